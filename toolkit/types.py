@@ -1,0 +1,119 @@
+"""The one table of names, shapes and units. Imports nothing of this package (level 0).
+
+Letters in shape comments at line ends:
+
+    S  seeds trained together          U  updates sampled in one call
+    B  rows of one training batch      N  environments stepped together
+    O  numbers in a policy's input     A  numbers in an action
+    G  numbers in a goal               R  rows of a data set
+    T  transitions of one episode      E  episodes, or members of a critic ensemble
+
+Names that mean one thing everywhere:
+
+    gamma       discount per environment step
+    discount    gamma^n * (1 - terminated): what multiplies the bootstrapped value
+    terminated  the task ended here (goal reached): no value follows
+    truncated   only the recording ended here (time limit): value does follow
+    polyak      share of the online network mixed into its target at each update
+    expectile   IQL's asymmetry, above 0.5 leans towards the best action in the data
+    beta        inverse temperature; always multiplies the advantage
+    alpha       weight of a conservative or behaviour-cloning penalty
+    utd         critic updates per environment step
+    env_step    transitions one seed has taken in the simulator
+    grad_step   updates one seed has made
+    action      always in [-1, 1] inside the package; the task scales it to the simulator's bounds
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Metrics = dict[str, torch.Tensor]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network needs to know of a task: input and action sizes."""
+
+    obs_dim: int
+    action_dim: int
+
+
+class Batch(NamedTuple):
+    """One training batch of one seed; with a leading S axis outside `vmap`.
+
+    `reward` is the discounted sum over the n steps between `obs` and `next_obs`, `discount` is
+    gamma^n * (1 - terminated). Fields an agent does not name in `needs` may be empty (size 0).
+    """
+
+    obs: torch.Tensor  # (B, O)
+    action: torch.Tensor  # (B, A)
+    reward: torch.Tensor  # (B,)
+    discount: torch.Tensor  # (B,)
+    next_obs: torch.Tensor  # (B, O)
+    mc_return: torch.Tensor  # (B,) discounted return to the end of the recorded episode
+    next_action: torch.Tensor  # (B, A)
+    noise: torch.Tensor  # (B, agent.noise_dim) standard normal numbers, all the randomness of an update
+    lr_scale: torch.Tensor  # () learning rate as a share of the configured one
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """E episodes stored back to back in R = sum(T_e + 1) rows.
+
+    The last row of an episode holds only its final observation: its action is zero, its reward 0 and its flags
+    are False. Row `starts[e]` is the first of episode e and `starts[E] == R`.
+    """
+
+    obs: FloatArray  # (R, D) the "observation" part, without the goal
+    achieved: FloatArray  # (R, G) G is 0 where the task has no goal
+    desired: FloatArray  # (R, G)
+    action: FloatArray  # (R, A) in [-1, 1]
+    reward: FloatArray  # (R,)
+    terminated: BoolArray  # (R,)
+    truncated: BoolArray  # (R,)
+    starts: IntArray  # (E + 1,)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> IntArray:
+        """Transitions of each episode, (E,)."""
+        return np.diff(self.starts) - 1
+
+    @property
+    def transitions(self) -> int:
+        """Transitions in all."""
+        return int(self.starts[-1]) - len(self)
+
+    def select(self, episodes: npt.ArrayLike) -> Episodes:
+        """The named episodes, in that order; `episodes` holds indices or a mask of length E."""
+        index = np.asarray(episodes)
+        index = np.flatnonzero(index) if index.dtype == np.bool_ else index.astype(np.int64)
+        sizes = np.diff(self.starts)[index]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        rows = np.repeat(self.starts[:-1][index] - starts[:-1], sizes) + np.arange(starts[-1])
+        return Episodes(
+            self.obs[rows],
+            self.achieved[rows],
+            self.desired[rows],
+            self.action[rows],
+            self.reward[rows],
+            self.terminated[rows],
+            self.truncated[rows],
+            starts,
+        )
+
+
+class ToolkitError(Exception):
+    """Something the user can mend; the message says what, where and how. The command line exits with 2."""
