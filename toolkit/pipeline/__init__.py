@@ -1,0 +1,1 @@
+"""Pipelines: what a YAML file may say (`spec`) and what carries it out (`runner`)."""
