@@ -27,16 +27,18 @@ Names that mean one thing everywhere:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong configuration should be refused before that
+    import torch
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-Metrics = dict[str, torch.Tensor]
+Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]
 
 
