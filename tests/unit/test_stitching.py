@@ -1,0 +1,125 @@
+"""Coverage of hand-made trajectories in a small maze, and of random ones against loops."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.maze import Maze
+from toolkit.stitching import coverage
+from toolkit.types import Episodes
+
+# row 1 is a corridor of five cells, (1, 1) to (1, 5); (2, 3) hangs below its middle
+MAP = [[1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 1], [1, 1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]
+MAZE = Maze(MAP, 1.0)
+GOAL = (1, 5)
+
+
+def through(*cells: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """A path along the centres of cells."""
+    return MAZE.cell_to_xy(np.array(cells))
+
+
+def make_episodes(*paths: npt.ArrayLike) -> Episodes:
+    points = [np.asarray(path, np.float32) for path in paths]
+    rows = np.concatenate(points) if points else np.zeros((0, 2), np.float32)
+    count = len(rows)
+    zeros, flags = np.zeros(count, np.float32), np.zeros(count, bool)
+    starts = np.concatenate([[0], np.cumsum([len(p) for p in points])]).astype(np.int64)
+    return Episodes(rows, rows, rows, np.zeros((count, 2), np.float32), zeros, flags, flags, starts)
+
+
+def cover(*paths: npt.ArrayLike, radius: float = 0.45):
+    return coverage(make_episodes(*paths), MAZE, MAZE.cell_to_xy(GOAL), radius)
+
+
+def test_two_pieces_that_stitch() -> None:
+    found = cover(through((1, 1), (1, 2), (1, 3)), through((1, 3), (1, 4), (1, 5)))
+    assert found.far_starts == [(1, 1), (1, 2)]
+    assert {tuple(map(int, c)) for c in np.argwhere(found.joined)} == {(1, 3), (1, 4), (1, 5)}
+    assert found.edges.tolist() == [[[1, c], [1, c + 1]] for c in (1, 2, 3, 4)]
+    assert found.reachable[1, 1:6].all()
+    assert found.visits[1, 3] == 2
+    assert found.summary() == {
+        "visited_cells": 5,
+        "cell_edges": 4,
+        "joined_cells": 3,
+        "far_starts": [[1, 1], [1, 2]],
+        "far_starts_stitchable": 2,
+    }
+
+
+def test_direction_matters() -> None:
+    found = cover(through((1, 3), (1, 2), (1, 1)), through((1, 3), (1, 4), (1, 5)))
+    assert found.far_starts == [(1, 1), (1, 2)]
+    assert not found.reachable[1, 1]
+    assert found.summary()["far_starts_stitchable"] == 0
+
+
+def test_what_follows_the_goal_is_not_joined() -> None:
+    found = cover(through((1, 4), (1, 5), (1, 4), (1, 3)))
+    assert found.far_starts == [(1, 3)]
+    found = cover(through((1, 4), (1, 5), (1, 4), (1, 3), (1, 4), (1, 5)))
+    assert found.far_starts == []
+
+
+def test_the_goal_is_its_radius_not_its_cell() -> None:
+    edge = MAZE.cell_to_xy(GOAL) - [0.49, 0.0]
+    near = [MAZE.cell_to_xy((1, 4)), edge]
+    assert cover(near).far_starts == [(1, 4)]  # in the goal's cell, outside the radius; the goal's cell is no start
+    assert cover(near, radius=0.5).far_starts == []
+
+
+def test_an_episode_does_not_continue_into_the_next() -> None:
+    found = cover(through((1, 1)), through((1, 2), (1, 3)), through((1, 4), (1, 5)))
+    assert found.edges.tolist() == [[[1, 2], [1, 3]], [[1, 4], [1, 5]]]
+    assert found.far_starts == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_unvisited_cells_and_places_off_the_map() -> None:
+    found = cover(through((1, 4), (1, 5)), [[100.0, 0.0], [0.0, -100.0]], through((0, 0), (1, 1)))
+    assert found.far_starts == [(1, 1)]
+    assert not found.visited[2, 3]
+    assert found.visits.sum() == 3
+
+
+def test_no_episodes() -> None:
+    found = cover()
+    assert found.far_starts == []
+    assert found.edges.shape == (0, 2, 2)
+
+
+def test_random_walks_against_loops() -> None:
+    rng = np.random.default_rng(0)
+    paths = []
+    for _ in range(40):
+        cells = [MAZE.free_cells[rng.integers(len(MAZE.free_cells))]]
+        for _ in range(rng.integers(0, 8)):
+            around = MAZE.neighbours(cells[-1])
+            cells.append(around[rng.integers(len(around))])
+        paths.append(cells)
+    for size in (3, 40):
+        found = cover(*[through(*cells) for cells in paths[:size]])
+        joined, edges, visited = set(), set(), set()
+        for cells in paths[:size]:
+            visited |= set(cells)
+            edges |= {(a, b) for a, b in itertools.pairwise(cells) if a != b}
+            if GOAL in cells:
+                joined |= set(cells[: len(cells) - cells[::-1].index(GOAL)])
+        assert {tuple(map(int, c)) for c in np.argwhere(found.joined)} == joined
+        assert {(tuple(a), tuple(b)) for a, b in found.edges.tolist()} == edges
+        assert found.far_starts == sorted(visited - joined - {GOAL})
+
+
+def test_fast_enough_for_a_whole_data_set() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 100, 2000)
+    walks = [rng.uniform(-2.5, 2.5, 2) + np.cumsum(rng.normal(0, 0.05, (n, 2)), 0) for n in lengths]
+    episodes = make_episodes(*walks)
+    assert len(episodes.obs) > 100_000
+    began = time.perf_counter()
+    coverage(episodes, MAZE, MAZE.cell_to_xy(GOAL), 0.45)
+    assert time.perf_counter() - began < 0.5
