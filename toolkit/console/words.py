@@ -1,0 +1,59 @@
+"""Numbers, times and results as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from toolkit.types import Json
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, 0:07, with hours where there are any, 1:02:03; never negative."""
+    minutes, rest = divmod(int(max(0.0, seconds) + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def number(value: float | None) -> str:
+    """About three digits: 0.98, -61.2, 12,345, 3.0e-06; a dash for nothing and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 0.005:
+        return f"{value:.1e}"
+    return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2}f}"
+
+
+def printable(text: str) -> str:
+    """The text on one line, without characters that would move a cursor or change a colour."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def before_and_after(summary: Json) -> tuple[str | None, str | None]:
+    """The stages whose success a reader compares: before the online part and at the end.
+
+    Before is the last offline stage ahead of the first online one, baselines left out; without an online stage
+    there is no before. After is the last stage that measured a success.
+    """
+    stages = summary.get("stages", {})
+    baselines = summary.get("baselines", {})
+    measured = [name for name in stages if stages[name].get("success") and stages[name].get("agent") not in baselines]
+    online = [place for place, name in enumerate(stages) if stages[name].get("kind") == "online"]
+    ahead = list(stages)[: online[0]] if online else []
+    before = [name for name in measured if name in ahead and stages[name].get("kind") == "offline"]
+    after = [name for name in measured if name not in ahead]
+    return (before[-1] if before else None), (after[-1] if after else None)
+
+
+def result_rows(summary: Json) -> Iterator[tuple[str, Json, bool]]:
+    """Label, success and whether it is a headline: baselines first, then the stages in order."""
+    before, after = before_and_after(summary)
+    baselines = summary.get("baselines", {})
+    for name, baseline in baselines.items():
+        if baseline.get("success"):
+            yield f"{name} (baseline)", baseline["success"], False
+    for name, stage in summary.get("stages", {}).items():
+        if stage.get("success") and stage.get("agent") not in baselines:
+            role = " (before)" if name == before else " (after)" if name == after and before else ""
+            yield name + role, stage["success"], name in (before, after)
