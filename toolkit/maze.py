@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import numpy.typing as npt
 Cell = tuple[int, int]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _SLIVER = 1e-9  # pieces of a sight line shorter than this (in cells) come from rounding at a grid vertex
 
@@ -37,7 +37,7 @@ class Maze:
         """Whether `cell` lies on the map and is no wall."""
         row, col = int(cell[0]), int(cell[1])
         height, width = self.wall.shape
-        return 0 <= row < height and 0 <= col < width and not self.wall[row, col]
+        return 0 <= row < height and 0 <= col < width and not bool(self.wall[row, col])
 
     def cell_to_xy(self, cell: npt.ArrayLike) -> Floats:
         """Centre of each cell in metres; (..., 2) rows and columns to (..., 2)."""
@@ -139,7 +139,7 @@ class Maze:
             np.minimum(between, between[:, middle, None] + between[middle], out=between)
         return corners, between
 
-    def _visible(self, a: Floats, b: Floats) -> npt.NDArray[np.bool_]:
+    def _visible(self, a: Floats, b: Floats) -> Bools:
         """Whether the straight line from each a (N, 2) to each b (M, 2), in grid units, meets no wall's inside; (N, M).
 
         The line is cut where it crosses grid lines; each piece then lies inside one cell, or along a grid line
@@ -159,10 +159,10 @@ class Maze:
         middle = origin[:, None] + (at[:, :-1] + at[:, 1:])[..., None] / 2 * delta[:, None]  # (N*M, K, 2)
         near, far = np.floor(middle - _SLIVER), np.floor(middle + _SLIVER)  # differ on a grid line only
         blocked = self._wall_at(near) & self._wall_at(far)
-        seen = ~(blocked & real).any(axis=1) & ~self._pinched(near, far, real)
+        seen: Bools = ~(blocked & real).any(axis=1) & ~self._pinched(near, far, real)
         return seen.reshape(len(a), len(b))
 
-    def _pinched(self, near: Floats, far: Floats, real: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def _pinched(self, near: Floats, far: Floats, real: Bools) -> Bools:
         """Whether a line steps diagonally between two cells past two walls; cells are (L, K, 2), the answer (L,)."""
         pinched = np.zeros(len(near), dtype=np.bool_)
         inside = real & (near == far).all(axis=-1)
@@ -174,9 +174,9 @@ class Maze:
                 pinched[line] |= bool(self._wall_at(sides).all())
         return pinched
 
-    def _wall_at(self, column_row: Floats) -> npt.NDArray[Any]:
+    def _wall_at(self, column_row: Floats) -> Bools:
         """Whether cells given as (..., 2) column, row are walls; everything off the map is."""
         height, width = self.wall.shape
         col, row = column_row[..., 0].astype(np.int64), column_row[..., 1].astype(np.int64)
-        on_map = (row >= 0) & (row < height) & (col >= 0) & (col < width)
+        on_map: Bools = (row >= 0) & (row < height) & (col >= 0) & (col < width)
         return ~on_map | self.wall[np.clip(row, 0, height - 1), np.clip(col, 0, width - 1)]

@@ -1,0 +1,137 @@
+"""The task card: what to simulate, where an episode starts, what counts as success and what it pays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from toolkit.catalog import find
+from toolkit.config import Problem, Strict, load_model
+from toolkit.maze import Cell, Maze
+from toolkit.strict_yaml import Keys
+from toolkit.tasks.pointmaze import maze_of
+from toolkit.types import BoolArray, Episodes, FloatArray, Json, ToolkitError
+
+# Half a cell less the ball's radius and a hand's breadth: noise never puts the ball into a wall.
+MAX_NOISE = 0.35
+
+
+class Goal(Strict):
+    """Where the task ends. Success is a distance to the goal of at most `radius` metres."""
+
+    cell: Cell | None = None
+    """Maze cell (row, col) whose centre is the goal; null draws one for each episode."""
+    observed: bool = False
+    """Whether the policy sees the goal."""
+    radius: float = Field(0.45, gt=0)
+    """Metres."""
+    noise: float = Field(0.25, ge=0, le=MAX_NOISE)
+    """Metres a drawn goal may lie off its cell's centre, along each axis."""
+
+
+class Start(Strict):
+    """Where an episode begins."""
+
+    cells: Literal["any"] | tuple[Cell, ...] = "any"
+    """Maze cells (row, col) to draw from; the goal's own is always left out."""
+    noise: float = Field(0.25, ge=0, le=MAX_NOISE)
+    """Metres a start may lie off its cell's centre, along each axis."""
+
+
+class Reward(Strict):
+    """What a step pays. Rule `sparse`: `success` on the step that reaches the goal, `step` on every other."""
+
+    rule: Literal["sparse"] = "sparse"
+    step: float = -1.0
+    success: float = 0.0
+
+
+class TaskCard(Strict):
+    """A task, as a file in `envs/` describes it."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    description: str
+    env_id: str = Field(pattern=r"^PointMaze_\w+-v3$")
+    """A registered maze of gymnasium-robotics."""
+    env_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of its constructor."""
+    max_episode_steps: int = Field(gt=0, le=1_000_000)
+    """Steps after which an episode is truncated."""
+    goal: Goal = Goal()
+    start: Start = Start()
+    reward: Reward = Reward()
+
+    @model_validator(mode="after")
+    def _goal_is_known(self) -> TaskCard:
+        if self.goal.cell is None and not self.goal.observed:
+            raise ValueError(
+                "expected goal.cell or goal.observed: true; a policy that cannot see its goal needs a fixed one"
+            )
+        return self
+
+    @property
+    def maze(self) -> Maze:
+        """Geometry of the task's maze."""
+        return maze_of(self.env_id, self.env_kwargs.get("maze_map"))
+
+    @property
+    def goal_xy(self) -> npt.NDArray[np.float64] | None:
+        """The fixed goal in metres, (2,), or None where each episode has its own."""
+        return None if self.goal.cell is None else self.maze.cell_to_xy(self.goal.cell)
+
+    @property
+    def start_cells(self) -> list[Cell]:
+        """Cells an episode may start in; the goal's is left out when an episode is drawn."""
+        return self.maze.free_cells if self.start.cells == "any" else list(self.start.cells)
+
+    def reached(self, achieved: npt.ArrayLike, desired: npt.ArrayLike) -> BoolArray:
+        """Whether each achieved goal (..., G) is within the radius of the desired one; (...).
+
+        Computed in float32 whatever comes in, so that the simulator and the stored data never disagree.
+        """
+        offset = np.asarray(achieved, np.float32) - np.asarray(desired, np.float32)
+        inside: BoolArray = (offset * offset).sum(axis=-1) <= np.float32(self.goal.radius) ** 2
+        return inside
+
+    def policy_input(self, observation: dict[str, npt.NDArray[Any]]) -> FloatArray:
+        """What the policy sees of a Dict observation, (..., O): the state, then the goal where it is observed."""
+        return self._join(observation["observation"], observation["desired_goal"])
+
+    def inputs(self, episodes: Episodes) -> FloatArray:
+        """Policy inputs of every stored row, (R, O)."""
+        return self._join(episodes.obs, episodes.desired)
+
+    def _join(self, state: npt.NDArray[Any], goal: npt.NDArray[Any]) -> FloatArray:
+        if not self.goal.observed:
+            return state.astype(np.float32)
+        return np.concatenate([state, goal], axis=-1, dtype=np.float32, casting="same_kind")
+
+
+def load_card(name_or_path: str | Path) -> TaskCard:
+    """Read and check a task card by catalogue name or path. Raises ToolkitError with all that is to be mended."""
+    return load_model(find("envs", str(name_or_path)), TaskCard, check=_walls)
+
+
+def _walls(raw: Json) -> Iterator[Problem]:
+    """Every cell of a raw card that is no free cell of its maze; what a single field can tell is not repeated."""
+    try:
+        card = TaskCard.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError:
+        return
+    try:
+        free = card.maze.free_cells
+    except ToolkitError as error:
+        yield Problem(("env_id",), str(error))
+        return
+    named: list[tuple[Keys, Cell]] = [] if card.goal.cell is None else [(("goal", "cell"), card.goal.cell)]
+    if card.start.cells != "any":
+        named += [(("start", "cells", index), cell) for index, cell in enumerate(card.start.cells)]
+    for keys, cell in named:
+        if cell not in free:
+            yield Problem(keys, f"expected one of the free cells {[list(c) for c in free]}; got {list(cell)}")

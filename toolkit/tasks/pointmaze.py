@@ -1,0 +1,116 @@
+"""gymnasium-robotics' PointMaze, placed and stepped without its own goal and reward handling.
+
+The physics, the maze and the rendering are the library's. Drawing starts and goals, success, reward and time limit
+belong to the task card, so none of the environment's (several times repeated) bookkeeping runs here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.maze import Maze
+from toolkit.types import ToolkitError
+
+SCALE = 1.0  # metres a cell; PointMazeEnv fixes it
+GOAL_DIM = 2
+
+_making = threading.Lock()
+T = TypeVar("T")
+
+
+def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """The registered specification of `env_id`. Raises ToolkitError for an unknown one."""
+    with contextlib.redirect_stderr(io.StringIO()):  # the import prints a notice about unrelated environments
+        import gymnasium_robotics
+    gymnasium.register_envs(gymnasium_robotics)
+    if env_id not in gymnasium.registry:
+        known = sorted(name for name in gymnasium.registry if name.startswith("PointMaze_") and name.endswith("-v3"))
+        raise ToolkitError(f"env_id {env_id!r} is not registered; known mazes: {', '.join(known)}")
+    return gymnasium.spec(env_id)
+
+
+def maze_of(env_id: str, maze_map: Sequence[Sequence[int | str]] | None = None) -> Maze:
+    """Geometry of a registered maze, or of `maze_map` where one replaces it. Equal arguments give the same object."""
+    rows = registry_spec(env_id).kwargs["maze_map"] if maze_map is None else maze_map
+    return _maze(tuple(tuple(row) for row in rows))
+
+
+@lru_cache(maxsize=64)
+def _maze(rows: tuple[tuple[int | str, ...], ...]) -> Maze:
+    return Maze(rows, SCALE)
+
+
+class PointMaze:
+    """One simulated ball: `place` it, then `step` it. Observations are (x, y, vx, vy) in metres and metres a second."""
+
+    def __init__(self, env_id: str, env_kwargs: dict[str, Any], render_mode: str | None = None) -> None:
+        registry_spec(env_id)
+        # The library writes the maze's XML beside the system's temporary folder under a name made from the clock:
+        # it stays for ever, and two processes that start together meet. A folder of our own ends both.
+        with _making, tempfile.TemporaryDirectory(prefix="maze-") as folder:
+            usual, tempfile.tempdir = tempfile.tempdir, folder
+            try:
+                made: Any = gymnasium.make(env_id, disable_env_checker=True, render_mode=render_mode, **env_kwargs)
+            finally:
+                tempfile.tempdir = usual
+        self.env_spec = made.spec
+        self._env: Any = made.unwrapped
+        self._ball: Any = self._env.point_env  # the MuJoCo environment inside
+        self.observation_space = self._env.observation_space
+        self.action_space: Any = self._env.action_space
+        self.maze = maze_of(env_id, env_kwargs.get("maze_map"))
+
+    def place(self, xy: npt.NDArray[np.float64], goal_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Put the resting ball at `xy` and the marker of the goal at `goal_xy`; the first observation, (4,)."""
+        self._env.goal = goal_xy
+        self._env.update_target_site_pos()
+        self._ball.init_qpos[:2] = xy
+        observation: npt.NDArray[np.float64] = self._ball.reset()[0]
+        return observation
+
+    def step(self, action: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Push the ball for one control period of 0.01 s; the next observation, (4,)."""
+        observation: npt.NDArray[np.float64] = self._ball.step(action)[0]
+        return observation
+
+    def twin(self) -> PointMaze:
+        """Another ball in the same compiled maze: compiling takes a tenth of a second and megabytes, this neither.
+
+        The twins move independently; only the goal's marker is shared, so a twin cannot render.
+        """
+        import mujoco
+
+        twin, env, ball = _shallow(self), _shallow(self._env), _shallow(self._ball)
+        ball.data = mujoco.MjData(ball.model)
+        ball.init_qpos = ball.init_qpos.copy()
+        ball.mujoco_renderer = None
+        ball.render_mode = None
+        env.point_env, twin._env, twin._ball = ball, env, ball
+        return twin
+
+    def render(self) -> Any:
+        """A picture of the maze as the render mode has it."""
+        if self._ball.mujoco_renderer is None:
+            raise ToolkitError("a twin cannot render; make an environment with make_env(card, render_mode='rgb_array')")
+        return self._env.render()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._env.close()
+
+
+def _shallow(thing: T) -> T:
+    """A new object with the same attributes; copy.copy would rebuild these environments from their arguments."""
+    made = object.__new__(type(thing))
+    made.__dict__.update(thing.__dict__)
+    return made

@@ -1,0 +1,71 @@
+"""Several environments of one task, stepped together in this process, with plain arrays in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from toolkit.tasks.card import TaskCard
+from toolkit.tasks.env import Observation, make_env
+from toolkit.types import BoolArray, FloatArray, IntArray
+
+
+class EnvPool:
+    """N environments of one card. Nothing resets by itself: call `reset` for a lane that ended, with its own seed.
+
+    The arrays below are written in place by `reset` and `step`; copy what must outlive the next call.
+    """
+
+    def __init__(self, card: TaskCard, n: int) -> None:
+        first = make_env(card)
+        self.card = card
+        self.envs = [first] + [first.twin() for _ in range(n - 1)]
+        sizes = first.sizes
+        state, goal = (first.observation_space[key].shape[0] for key in ("observation", "achieved_goal"))  # type: ignore[index]
+        self.observation: FloatArray = np.zeros((n, state), np.float32)  # (N, D) the state without the goal
+        self.achieved: FloatArray = np.zeros((n, goal), np.float32)  # (N, G)
+        self.desired: FloatArray = np.zeros((n, goal), np.float32)  # (N, G)
+        self.inputs: FloatArray = np.zeros((n, sizes.obs_dim), np.float32)  # (N, O) what a policy sees
+        self.reward: FloatArray = np.zeros(n, np.float32)  # (N,)
+        self.terminated: BoolArray = np.zeros(n, np.bool_)  # (N,)
+        self.truncated: BoolArray = np.zeros(n, np.bool_)  # (N,)
+        self.is_success: BoolArray = np.zeros(n, np.bool_)  # (N,)
+        self.steps: IntArray = np.zeros(n, np.int64)  # (N,) taken in the running episode
+
+    def __len__(self) -> int:
+        return len(self.envs)
+
+    def reset(self, lane: int, seed: int, options: dict[str, Any] | None = None) -> None:
+        """Start a new episode in one lane; seed and options determine it."""
+        observation, info = self.envs[lane].reset(seed=seed, options=options)
+        self._store(lane, observation)
+        self.desired[lane] = observation["desired_goal"]
+        if self.card.goal.observed:
+            self.inputs[lane, self.observation.shape[1] :] = self.desired[lane]
+        self.reward[lane] = 0.0
+        self.terminated[lane] = self.truncated[lane] = False
+        self.is_success[lane] = info["is_success"]
+        self.steps[lane] = 0
+
+    def step(self, actions: FloatArray, active: BoolArray | None = None) -> None:
+        """Step every lane, or those where `active` (N,) is true, with actions (N, A); other lanes keep their rows."""
+        lanes = range(len(self.envs)) if active is None else np.flatnonzero(active).tolist()
+        for lane in lanes:
+            observation, reward, terminated, truncated, info = self.envs[lane].step(actions[lane])
+            self._store(lane, observation)
+            self.reward[lane] = reward
+            self.terminated[lane] = terminated
+            self.truncated[lane] = truncated
+            self.is_success[lane] = info["is_success"]
+            self.steps[lane] += 1
+
+    def close(self) -> None:
+        """Free the simulators."""
+        self.envs[0].close()
+
+    def _store(self, lane: int, observation: Observation) -> None:
+        state = observation["observation"]
+        self.observation[lane] = state
+        self.achieved[lane] = observation["achieved_goal"]
+        self.inputs[lane, : len(state)] = state

@@ -1,0 +1,55 @@
+"""Recorded episodes under a task's own rule: its goal, its reward, its end."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolkit.tasks.card import TaskCard
+from toolkit.types import Episodes, ToolkitError
+
+
+def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
+    """The same motion as episodes of the card's task.
+
+    A fixed goal replaces the recorded one; a task with observed goals keeps it. An episode ends (`terminated`) on the
+    step that enters the goal's radius; what follows starts a new episode at its first row outside. An episode that
+    never gets there ends where its recording did (`truncated`). Nothing else survives of recorded rewards and flags.
+    Raises ToolkitError where the data has no goal to go by.
+    """
+    goal = card.goal_xy
+    width = episodes.achieved.shape[1]
+    if width == 0 or (goal is not None and width != len(goal)):
+        raise ToolkitError(f"task {card.name}: expected data with achieved goals (x, y), got {width} numbers")
+    desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
+    inside = card.reached(episodes.achieved, desired)  # (R,)
+
+    first, last = np.zeros_like(inside), np.zeros_like(inside)
+    first[episodes.starts[:-1]] = True
+    last[episodes.starts[1:] - 1] = True
+    before = np.concatenate([[False], inside[:-1]])
+    begin = np.flatnonzero(~inside & (first | before))
+    stops = np.flatnonzero(inside | last)
+    end = stops[np.searchsorted(stops, begin)]  # the row that reaches the goal, or the recording's last
+    moved = end > begin
+    begin, end = begin[moved], end[moved]
+
+    sizes = end - begin + 1
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    rows = np.repeat(begin - starts[:-1], sizes) + np.arange(starts[-1])
+    final, acting = starts[1:] - 1, np.ones(len(rows), np.bool_)
+    acting[final] = False
+    reward = np.where(acting, card.reward.step, 0.0).astype(np.float32)
+    terminated, truncated = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+    terminated[final - 1] = inside[end]
+    truncated[final - 1] = ~inside[end]
+    reward[terminated] = card.reward.success
+    return Episodes(
+        obs=episodes.obs[rows],
+        achieved=episodes.achieved[rows],
+        desired=np.ascontiguousarray(desired[rows]),
+        action=episodes.action[rows] * acting[:, None],
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        starts=starts,
+    )
