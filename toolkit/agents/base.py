@@ -1,0 +1,69 @@
+"""What every agent is: a frozen configuration and pure functions on an explicit state (level 2)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from toolkit.types import Batch, BoolArray, FloatArray, Metrics, Spec
+
+State = TypeVar("State")
+
+
+class AgentConfig(BaseModel):
+    """Hyper-parameters common to all agents; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hidden: tuple[int, ...] = (256, 256)
+    lr: float = 3e-4
+
+
+class Agent(ABC, Generic[State]):
+    """One algorithm on one kind of task.
+
+    An agent holds no tensors: `init` makes the state of one seed, `update` maps a state and a batch to the next
+    state, and `torch.vmap` adds the seed axis from outside. `needs` names the optional batch fields it reads.
+    """
+
+    Config: ClassVar[type[AgentConfig]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    summary: ClassVar[str] = ""
+
+    def __init__(self, cfg: Any, spec: Spec) -> None:
+        self.cfg = cfg
+        self.spec = spec
+
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal numbers that one row of an update consumes."""
+        return 0
+
+    def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:
+        """Mask of the data set's episodes to train on; all three arrays are (E,)."""
+        return np.ones(len(returns), np.bool_)
+
+    @abstractmethod
+    def init(self, generator: torch.Generator) -> State:
+        """Fresh state of one seed."""
+
+    @abstractmethod
+    def update(self, st: State, b: Batch) -> tuple[State, Metrics]:
+        """One gradient step of every network."""
+
+    def update_critic(self, st: State, b: Batch) -> tuple[State, Metrics]:
+        """The critic's share of `update`: what runs more often than once where utd is above 1."""
+        return self.update(st, b)
+
+    @abstractmethod
+    def act(self, st: State, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions in [-1, 1], (..., O), (..., A) -> (..., A); zero noise gives the greedy action."""
+
+    def q(self, st: State, obs: Tensor, action: Tensor) -> Tensor:
+        """The agent's estimate of the return, (..., O), (..., A) -> (...); NaN where it keeps none."""
+        return torch.full(obs.shape[:-1], float("nan"), device=obs.device)

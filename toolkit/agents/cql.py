@@ -1,0 +1,107 @@
+"""Conservative Q-learning for continuous actions."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.agents.sac import SAC, SACConfig
+from toolkit.nn import Net, Params, optimised, policy, q_values
+from toolkit.types import Batch, Metrics
+
+
+class CQLConfig(SACConfig):
+    """Defaults of the paper, without the Lagrange multiplier unless `gap` is set."""
+
+    alpha: float = Field(5.0, ge=0)
+    samples: int = Field(10, ge=1)
+    gap: float | None = None
+    lr_policy: float = 1e-4
+    entropy_backup: bool = False
+
+
+class CQLState(NamedTuple):
+    """Networks of one seed; `log_penalty` is the logarithm of the Lagrange multiplier."""
+
+    Q: Net
+    pi: Net
+    log_alpha: Net
+    Q_targ: Params
+    log_penalty: Net
+
+
+class CQL(SAC):
+    """Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779), CQL(H).
+
+    L_Q = L_Q of SAC + alpha sum_i E [log sum_a exp Q_i(s, a) - Q_i(s, a_data)]              eq. 4
+    The sum over actions is estimated by importance sampling with `samples` uniform actions, as many of pi(s) and
+    as many of pi(s') (appendix F). With `gap` set, alpha is multiplied by a Lagrange multiplier that holds the
+    bracket at `gap` (eq. 30).
+
+    Order: multiplier; Q; pi; temperature; Q_targ. Reads: Q <- Q_targ, pi, multiplier; pi <- Q.
+    Deviations: no entropy in the target, as in the authors' code.
+    """
+
+    Config = CQLConfig
+    cfg: CQLConfig
+    summary = "offline and online; pushes values of unseen actions down; one knob, alpha"
+
+    @property
+    def noise_dim(self) -> int:
+        """SAC's, and three sets of `samples` actions."""
+        return super().noise_dim + 3 * self.cfg.samples * self.spec.action_dim
+
+    def init(self, generator: torch.Generator) -> CQLState:  # type: ignore[override]
+        """Fresh networks."""
+        return CQLState(*super().init(generator), optimised({"log_penalty": torch.tensor(0.0)}))
+
+    def loss_Q(self, p: Params, y: Tensor, st: CQLState, b: Batch) -> tuple[Tensor, Metrics]:  # type: ignore[override]
+        """Temporal differences and the conservative gap."""
+        loss, metrics = super().loss_Q(p, y, st, b)  # type: ignore[arg-type]
+        gap = self.gaps(p, st, b).mean(-1)  # (E,)
+        if self.cfg.gap is None:
+            penalty = self.cfg.alpha * gap.sum()
+        else:
+            weight = torch.exp(st.log_penalty.p["log_penalty"]).clamp(max=1e6)
+            penalty = self.cfg.alpha * (weight * (gap - self.cfg.gap)).sum()
+        return loss + penalty, metrics | {"cql_gap": gap.mean().detach()}
+
+    def gaps(self, p: Params, st: CQLState, b: Batch) -> Tensor:
+        """log sum exp Q over actions minus Q of the data's action, (E, B)."""
+        B, A, K = b.action.shape[0], self.spec.action_dim, self.cfg.samples
+        z = b.noise[:, super().noise_dim :].reshape(B, 3, K, A)
+        # a standard normal through its distribution function is uniform
+        uniform = 2.0 * torch.special.ndtr(z[:, 0]) - 1.0
+        here, log_here = _samples(st.pi.p, b.obs, z[:, 1])
+        there, log_there = _samples(st.pi.p, b.next_obs, z[:, 2])
+        actions = torch.cat([uniform, here, there], 1)  # (B, 3K, A)
+        log_density = torch.cat([torch.full_like(log_here, -A * math.log(2.0)), log_here, log_there], 1)
+        obs = b.obs[:, None].expand(-1, 3 * K, -1)
+        q = q_values(p, obs.reshape(B * 3 * K, -1), actions.reshape(B * 3 * K, A)).reshape(-1, B, 3 * K)
+        soft = torch.logsumexp(q - log_density, -1) - math.log(3 * K)
+        return soft - q_values(p, b.obs, b.action)
+
+    def update_critic(self, st: CQLState, b: Batch) -> tuple[CQLState, Metrics]:  # type: ignore[override]
+        """Multiplier, critics, target."""
+        if self.cfg.gap is not None:
+            log_penalty, _ = st.log_penalty.descend(lambda p: self.loss_penalty(p, st, b), self.cfg.lr * b.lr_scale)
+            st = st._replace(log_penalty=log_penalty)
+        return super().update_critic(st, b)  # type: ignore[arg-type, return-value]
+
+    def loss_penalty(self, p: Params, st: CQLState, b: Batch) -> tuple[Tensor, Metrics]:
+        """Raise the multiplier while the gap is above its bound."""
+        assert self.cfg.gap is not None
+        gap = self.gaps(st.Q.p, st, b).mean(-1).detach()
+        return -(torch.exp(p["log_penalty"]) * self.cfg.alpha * (gap - self.cfg.gap)).sum(), {}
+
+
+def _samples(pi: Params, obs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """K actions of the policy at each observation, without gradient: (B, O), (B, K, A) -> (B, K, A), (B, K)."""
+    dist = policy(pi, obs)
+    dist = type(dist)(dist.mean[:, None], dist.log_std[:, None])
+    a, log_prob = dist.sample(z)
+    return a.detach(), log_prob.detach()

@@ -1,0 +1,108 @@
+"""Implicit Q-learning."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from toolkit.agents.base import Agent, AgentConfig
+from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values
+from toolkit.types import Batch, Metrics
+
+
+class IQLConfig(AgentConfig):
+    """Defaults of the paper for AntMaze, except `beta` (10 there)."""
+
+    expectile: float = 0.9
+    beta: float = 3.0
+    polyak: float = 0.005
+    members: int = 2
+    layer_norm: bool = False
+    weight_max: float = 100.0
+    extraction: Literal["awr", "ddpgbc"] = "awr"
+    alpha: float = 0.1
+
+
+class IQLState(NamedTuple):
+    """Networks of one seed."""
+
+    V: Net
+    Q: Net
+    pi: Net
+    Q_targ: Params
+
+
+class IQL(Agent[IQLState]):
+    """Implicit Q-learning (Kostrikov et al. 2021, arXiv:2110.06169).
+
+    L_V  = E |expectile - 1(u < 0)| u^2,   u = min Q_targ(s, a) - V(s)          eq. 5
+    L_Q  = E (r + discount V(s') - Q(s, a))^2                                    eq. 6
+    L_pi = -E min(exp(beta u), weight_max) log pi(a | s)                         eq. 7 ("awr")
+    L_pi = -E Q(s, pi(s)) / |Q| - alpha log pi(a | s)                            ("ddpgbc", arXiv:2406.09329)
+
+    Order: V on Q_targ; pi on Q_targ and the new V; Q on the new V; Q_targ.
+    Reads: V <- Q_targ; pi <- Q_targ, V; Q <- V at s'. No loss asks for an action outside the data.
+    Deviations: rewards may be n-step sums; LayerNorm and more than two critics are options;
+    state-dependent standard deviation, so that the policy can be handed on to SAC.
+    """
+
+    Config = IQLConfig
+    cfg: IQLConfig
+    summary = "offline and online; stitches; learns only from actions in the data"
+
+    def init(self, generator: torch.Generator) -> IQLState:
+        """Fresh networks."""
+        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
+        V = init_mlp([o, *c.hidden, 1], generator, layer_norm=c.layer_norm)
+        return IQLState(optimised(V), optimised(Q), optimised(init_policy(o, a, c.hidden, generator)), Q)
+
+    def update(self, st: IQLState, b: Batch) -> tuple[IQLState, Metrics]:
+        """V, then the policy, then Q, then the target."""
+        lr = self.cfg.lr * b.lr_scale
+        q = q_values(st.Q_targ, b.obs, b.action).amin(0)  # (B,)
+        V, m_V = st.V.descend(lambda p: self.loss_V(p, q, b), lr)
+        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, V.p, q, st, b), lr)
+        Q, m_Q = st.Q.descend(lambda p: self.loss_Q(p, V.p, b), lr)
+        return IQLState(V, Q, pi, polyak(st.Q_targ, Q.p, self.cfg.polyak)), m_V | m_pi | m_Q
+
+    def loss_V(self, p: Params, q: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
+        """Expectile regression of V on the target critics."""
+        v = mlp(p, b.obs).squeeze(-1)
+        loss = expectile_loss(q - v, self.cfg.expectile).mean()
+        return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
+
+    def loss_Q(self, p: Params, V: Params, b: Batch) -> tuple[Tensor, Metrics]:
+        """Temporal differences against V at the next state."""
+        y = b.reward + b.discount * mlp(V, b.next_obs).squeeze(-1)
+        q = q_values(p, b.obs, b.action)  # (E, B)
+        loss = ((q - y) ** 2).mean(-1).sum()
+        return loss, {"loss/Q": loss.detach(), "q_data": q.mean().detach()}
+
+    def loss_pi(self, p: Params, V: Params, q: Tensor, st: IQLState, b: Batch) -> tuple[Tensor, Metrics]:
+        """Advantage-weighted regression, or the policy gradient with a behaviour-cloning term."""
+        dist = policy(p, b.obs)
+        log_prob = dist.log_prob(b.action)
+        if self.cfg.extraction == "awr":
+            u = q - mlp(V, b.obs).squeeze(-1)
+            weight = torch.exp(self.cfg.beta * u).clamp(max=self.cfg.weight_max)
+            loss = -(weight * log_prob).mean()
+        else:
+            q_pi = q_values(st.Q.p, b.obs, dist.mode).amin(0)
+            loss = -(q_pi.mean() / q_pi.abs().mean().detach()) - self.cfg.alpha * log_prob.mean()
+        return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach()}
+
+    def act(self, st: IQLState, obs: Tensor, noise: Tensor) -> Tensor:
+        """Squashed normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).sample(noise)[0]
+
+    def q(self, st: IQLState, obs: Tensor, action: Tensor) -> Tensor:
+        """The smallest critic."""
+        return q_values(st.Q.p, obs, action).amin(0)
+
+
+def expectile_loss(u: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(u < 0)| u^2: 0.5 gives half the squared error, towards 1 the maximum of the data."""
+    return torch.where(u < 0, 1.0 - expectile, expectile) * u * u

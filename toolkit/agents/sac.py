@@ -1,0 +1,131 @@
+"""Soft actor-critic, with the settings that make it RLPD."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from toolkit.agents.base import Agent, AgentConfig
+from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values
+from toolkit.types import Batch, Metrics, Spec
+
+
+class SACConfig(AgentConfig):
+    """Defaults of the paper. RLPD: members 10, subset 2, layer_norm true, actor_q mean, entropy_backup by task."""
+
+    polyak: float = 0.005
+    members: int = Field(2, ge=1)
+    subset: int | None = Field(None, ge=1)
+    layer_norm: bool = False
+    actor_q: Literal["min", "mean"] = "min"
+    entropy_backup: bool = True
+    temperature: float = Field(1.0, gt=0)
+    target_entropy: float | None = None
+    temperature_lr: float = 3e-4
+
+
+class SACState(NamedTuple):
+    """Networks of one seed."""
+
+    Q: Net
+    pi: Net
+    log_alpha: Net
+    Q_targ: Params
+
+
+class SAC(Agent[SACState]):
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905) and RLPD (Ball et al. 2023, arXiv:2302.02948).
+
+    y     = r + discount (min_i Q_targ_i(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')     eq. 5, 6
+    L_Q   = E (Q(s, a) - y)^2                                                              eq. 5
+    L_pi  = E alpha log pi(a | s) - min_i Q_i(s, a),  a ~ pi(s) reparametrised              eq. 9
+    L_alpha = -E log_alpha (log pi(a | s) + target_entropy)                                 eq. 18
+
+    Order: Q on Q_targ and the old pi; pi on the new Q; alpha; Q_targ.
+    RLPD's additions: `members` critics with the target's minimum over a random `subset`, LayerNorm, the actor on
+    the mean of the critics, more critic updates than environment steps (`update_critic`), no entropy in the target.
+    Deviations: the temperature's loss is on log_alpha, as in the authors' later code; target entropy -A by default.
+    """
+
+    Config = SACConfig
+    cfg: SACConfig
+    summary = "online; with members, subset, layer_norm and utd it is RLPD; overestimates on static data"
+
+    def __init__(self, cfg: SACConfig, spec: Spec) -> None:
+        super().__init__(cfg, spec)
+        self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+
+    @property
+    def noise_dim(self) -> int:
+        """Two action samples, and a lot to draw for each critic where a subset is chosen."""
+        return 2 * self.spec.action_dim + (self.cfg.members if self.cfg.subset else 0)
+
+    def init(self, generator: torch.Generator) -> SACState:
+        """Fresh networks."""
+        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
+        pi = init_policy(o, a, c.hidden, generator)
+        log_alpha = {"log_alpha": torch.tensor(math.log(c.temperature))}
+        return SACState(optimised(Q), optimised(pi), optimised(log_alpha), Q)
+
+    def update(self, st: SACState, b: Batch) -> tuple[SACState, Metrics]:
+        """Critics, policy, temperature, target."""
+        st, m_Q = self.update_critic(st, b)
+        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, st, b), self.cfg.lr * b.lr_scale)
+        log_alpha, m_alpha = st.log_alpha.descend(
+            lambda p: self.loss_alpha(p, m_pi["entropy"]), self.cfg.temperature_lr * b.lr_scale
+        )
+        return st._replace(pi=pi, log_alpha=log_alpha), m_Q | m_pi | m_alpha
+
+    def update_critic(self, st: SACState, b: Batch) -> tuple[SACState, Metrics]:
+        """Critics and target."""
+        y = self.target(st, b)
+        Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, st, b), self.cfg.lr * b.lr_scale)
+        return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), metrics
+
+    def target(self, st: SACState, b: Batch) -> Tensor:
+        """Soft Bellman target, (B,)."""
+        A = self.spec.action_dim
+        a, log_prob = policy(st.pi.p, b.next_obs).sample(b.noise[..., :A])
+        q = q_values(st.Q_targ, b.next_obs, a)  # (E, B)
+        if self.cfg.subset:
+            # the critics with the largest lots form the subset, one draw for the whole batch
+            lots = b.noise[0, 2 * A : 2 * A + self.cfg.members]
+            chosen = lots >= lots.topk(self.cfg.subset).values[-1]
+            q = torch.where(chosen[:, None], q, torch.inf)
+        v = q.amin(0)
+        if self.cfg.entropy_backup:
+            v = v - torch.exp(st.log_alpha.p["log_alpha"]) * log_prob
+        return b.reward + b.discount * v
+
+    def loss_Q(self, p: Params, y: Tensor, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
+        """Squared temporal difference, summed over the critics."""
+        q = q_values(p, b.obs, b.action)
+        loss = ((q - y) ** 2).mean(-1).sum()
+        return loss, {"loss/Q": loss.detach(), "q_data": q.mean().detach()}
+
+    def loss_pi(self, p: Params, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
+        """Climb the critics, keep the entropy."""
+        A = self.spec.action_dim
+        a, log_prob = policy(p, b.obs).sample(b.noise[..., A : 2 * A])
+        q = q_values(st.Q.p, b.obs, a)
+        q = q.amin(0) if self.cfg.actor_q == "min" else q.mean(0)
+        loss = (torch.exp(st.log_alpha.p["log_alpha"]) * log_prob - q).mean()
+        return loss, {"loss/pi": loss.detach(), "entropy": -log_prob.mean().detach(), "q_pi": q.mean().detach()}
+
+    def loss_alpha(self, p: Params, entropy: Tensor) -> tuple[Tensor, Metrics]:
+        """Hold the entropy at its target."""
+        loss = p["log_alpha"] * (entropy - self.target_entropy)
+        return loss, {"temperature": torch.exp(p["log_alpha"]).detach()}
+
+    def act(self, st: SACState, obs: Tensor, noise: Tensor) -> Tensor:
+        """Squashed normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).sample(noise)[0]
+
+    def q(self, st: SACState, obs: Tensor, action: Tensor) -> Tensor:
+        """The smallest critic."""
+        return q_values(st.Q.p, obs, action).amin(0)

@@ -1,0 +1,167 @@
+"""Packed storage of transitions and the batches drawn from it (level 1).
+
+One transition is one float32 row, so that drawing it touches one place in memory:
+
+    kind | reward | terminated | Monte Carlo return | obs (O) | action (A)
+
+An episode of T transitions takes T + 1 rows; the last one, of kind FINAL, holds its final observation. The next
+observation of a transition is therefore the observation of the row after it, stored once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from toolkit.data.sampler import FINAL, HEADER, STEP, fill_noise, fill_steps, push_steps
+from toolkit.types import Batch, BoolArray, FloatArray, IntArray, Spec, ToolkitError
+
+# Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
+NO_RETURN = -1e6
+
+
+class Normalizer(NamedTuple):
+    """Shift and scale of observations, fitted on the data set and frozen from then on."""
+
+    mean: FloatArray  # (O,)
+    std: FloatArray  # (O,)
+
+    @classmethod
+    def fit(cls, obs: FloatArray) -> Normalizer:
+        """Mean and standard deviation of rows (R, O); a constant column keeps scale 1."""
+        std = obs.std(0, dtype=np.float64)
+        return cls(obs.mean(0, dtype=np.float64).astype(np.float32), np.where(std < 1e-6, 1.0, std).astype(np.float32))
+
+    def __call__(self, obs: FloatArray) -> FloatArray:
+        """Normalised observations, (..., O) float32."""
+        return ((obs - self.mean) / self.std).astype(np.float32)
+
+
+@dataclass
+class Replay:
+    """Rows in one or more streams; within a stream transitions follow one another in time.
+
+    A data set is one stream shared by all seeds (`streams_per_seed` 0). An online buffer has one ring for each
+    environment of each seed.
+    """
+
+    spec: Spec
+    rows: FloatArray  # (K, capacity, 4 + O + A)
+    size: IntArray  # (K,) rows written
+    head: IntArray  # (K,) where the next transition goes
+    begun: IntArray  # (K,) transitions of the unfinished episode
+    streams_per_seed: int
+
+    @classmethod
+    def from_episodes(
+        cls,
+        obs: FloatArray,
+        action: FloatArray,
+        reward: FloatArray,
+        terminated: BoolArray,
+        starts: IntArray,
+        gamma: float,
+    ) -> Replay:
+        """Pack episodes, laid out as in `types.Episodes`, with normalised policy inputs `obs` (R, O)."""
+        R, O = obs.shape
+        A = action.shape[1]
+        if R >= 2**32 or R == 0:
+            raise ToolkitError(f"a data set of {R} rows; between 1 and 2^32 - 1 can be sampled")
+        kind = np.full(R, STEP, np.float32)
+        kind[starts[1:] - 1] = FINAL
+        returns = discounted_returns(reward, kind, gamma)
+        columns = [kind[:, None], reward[:, None], terminated[:, None], returns[:, None], obs, action]
+        rows = np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.float32))[None]
+        full = np.array([R], np.int64)
+        return cls(Spec(O, A), rows, full, full * 0, full * 0, streams_per_seed=0)
+
+    @classmethod
+    def ring(cls, spec: Spec, seeds: int, envs: int, capacity: int) -> Replay:
+        """Empty rings for `envs` environments of each seed, `capacity` transitions a seed."""
+        K, rows = seeds * envs, max(capacity // envs, 2) + 1
+        zeros = np.zeros(K, np.int64)
+        packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim), np.float32)
+        return cls(spec, packed, zeros, zeros.copy(), zeros.copy(), streams_per_seed=envs)
+
+    def push(
+        self,
+        obs: FloatArray,
+        action: FloatArray,
+        reward: FloatArray,
+        next_obs: FloatArray,
+        terminated: BoolArray,
+        truncated: BoolArray,
+        gamma: float,
+    ) -> None:
+        """Append one transition to every ring; arrays are (K, ...)."""
+        push_steps(
+            self.rows, self.size, self.head, self.begun, obs, action, reward, next_obs, terminated, truncated, gamma, NO_RETURN
+        )  # fmt: skip
+
+    def written(self) -> int:
+        """Rows that one seed can draw from, final rows included."""
+        return int(self.size[: max(self.streams_per_seed, 1)].sum())
+
+
+def discounted_returns(reward: FloatArray, kind: FloatArray, gamma: float) -> FloatArray:
+    """Discounted reward to the end of each recorded episode, (R,); 0 on final rows."""
+    returns = np.zeros(len(reward), np.float64)
+    total = 0.0
+    for i in range(len(reward) - 1, -1, -1):
+        total = 0.0 if kind[i] == FINAL else reward[i] + gamma * total
+        returns[i] = total
+    return returns.astype(np.float32)
+
+
+class Sampler:
+    """Draws `updates` batches for all seeds at once into one preallocated array.
+
+    Rows [0, k) of a batch come from `offline`, the rest from `online`; k is the caller's, for each update.
+    """
+
+    def __init__(
+        self, spec: Spec, seeds: IntArray, batch_size: int, noise_dim: int, n_step: int, gamma: float, updates: int
+    ) -> None:
+        self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
+        self.batch_size, self.noise_dim = batch_size, noise_dim
+        self.noise_column = 2 * spec.obs_dim + 2 * spec.action_dim + 3
+        width = self.noise_column + noise_dim
+        self.packed = torch.zeros((updates, len(seeds), batch_size, width), dtype=torch.float32)
+        self._out: FloatArray = self.packed.numpy()
+
+    def draw(
+        self,
+        step: int,
+        offline: Replay | None,
+        online: Replay | None,
+        offline_rows: IntArray,
+        updates: int | None = None,
+    ) -> torch.Tensor:
+        """Batches for steps [step, step + updates), (U, S, B, W); overwritten by the next call."""
+        U = len(self._out) if updates is None else updates
+        out = self._out[:U]
+        zero, full = np.zeros(U, np.int64), np.full(U, self.batch_size, np.int64)
+        split = np.clip(offline_rows[:U], 0, self.batch_size)
+        for replay, begin, end in ((offline, zero, split), (online, split, full)):
+            if replay is None or not (end > begin).any():
+                continue
+            fill_steps(
+                out, begin, end, replay.rows, replay.size, replay.streams_per_seed, self.seeds, step,
+                self.n_step, self.gamma, self.spec.obs_dim, self.spec.action_dim,
+            )  # fmt: skip
+        if self.noise_dim:
+            fill_noise(out, self.noise_column, self.seeds, step)
+        return self.packed[:U]
+
+
+def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec) -> Batch:
+    """Name the columns of packed batches (..., B, W)."""
+    O, A = spec.obs_dim, spec.action_dim
+    widths = [O, A, O, A, 1, 1, 1, packed.shape[-1] - 2 * O - 2 * A - 3]
+    obs, action, next_obs, next_action, reward, discount, mc_return, noise = packed.split(widths, -1)
+    scalars = (x.squeeze(-1) for x in (reward, discount, mc_return))
+    reward, discount, mc_return = scalars
+    return Batch(obs, action, reward, discount, next_obs, mc_return, next_action, noise, lr_scale)

@@ -1,0 +1,100 @@
+"""All seeds of a run as one program: the only place that knows the seed axis, compilation and precision (level 3)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from toolkit import nn
+from toolkit.agents import Agent
+from toolkit.data.replay import unpack
+from toolkit.types import Metrics
+
+Compile = Literal["auto", "on", "off"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+# Fewer updates than this do not pay for the compilation.
+_COMPILE_WORTH = 1_500
+
+
+def has_bf16_units() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in hardware (AMX on the CPU, or a CUDA GPU that does)."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def default_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Learner:
+    """The states of S seeds, stacked, and their update as one (compiled) function.
+
+    `state` is the whole of what is learned: a pytree of tensors with a leading S axis.
+    """
+
+    def __init__(
+        self,
+        agent: Agent[Any],
+        seeds: list[int],
+        updates: int,
+        compile: Compile = "auto",
+        precision: Precision = "auto",
+        device: torch.device | None = None,
+    ) -> None:
+        self.agent, self.seeds = agent, seeds
+        self.device = device or default_device()
+        bf16 = precision == "bf16" or (precision == "auto" and has_bf16_units())
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        self.compiled = compile == "on" or (
+            compile == "auto" and updates >= _COMPILE_WORTH and shutil.which("g++") is not None
+        )
+        states = [agent.init(torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.state = stack(states, self.device)
+        self._full = self._build(agent.update)
+        self._critic = self._build(agent.update_critic)
+
+    def _build(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        spec = self.agent.spec
+
+        def step(state: Any, packed: Tensor, lr_scale: Tensor) -> Any:
+            return update(state, unpack(packed, lr_scale, spec))
+
+        seeds = torch.vmap(step, in_dims=(0, 0, None))
+        if not self.compiled:
+            return seeds
+        mode = "reduce-overhead" if self.device.type == "cuda" else None
+        return torch.compile(seeds, fullgraph=True, dynamic=False, mode=mode)
+
+    def update(self, packed: Tensor, lr_scale: Tensor, critic_only: bool = False) -> Metrics:
+        """One update of every seed from packed batches (S, B, W); metrics are (S,) tensors on the device."""
+        nn.set_matmul_dtype(self.dtype)
+        if self.compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()
+            self.state = pytree.tree_map(torch.clone, self.state)
+        self.state, metrics = (self._critic if critic_only else self._full)(self.state, packed, lr_scale)
+        return metrics
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, noise: Tensor) -> Tensor:
+        """Actions of all seeds in float32, (S, N, O), (S, N, A) -> (S, N, A)."""
+        nn.set_matmul_dtype(torch.float32)
+        return self.agent.act(self.state, obs, noise)
+
+    @torch.no_grad()
+    def q(self, obs: Tensor, action: Tensor) -> Tensor:
+        """The agent's value of actions, (S, N, O), (S, N, A) -> (S, N)."""
+        nn.set_matmul_dtype(torch.float32)
+        return torch.vmap(self.agent.q)(self.state, obs, action)
+
+
+def stack(states: list[Any], device: torch.device) -> Any:
+    """Join the states of single seeds along a new leading axis."""
+    return pytree.tree_map(lambda *leaves: torch.stack(leaves).to(device).contiguous(), *states)

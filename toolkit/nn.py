@@ -1,0 +1,173 @@
+"""Networks as explicit parameters: dictionaries of tensors, pure functions, Adam inside `Net` (level 1).
+
+Every layer carries a leading axis of members where a network is an ensemble, so that E critics are one batched
+product. Paper symbols: s observation, a action, r reward, Q V critics, pi policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from toolkit.types import Metrics
+
+Params = dict[str, Tensor]
+Loss = Callable[[Params], tuple[Tensor, Metrics]]
+
+_LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+_matmul_dtype = torch.float32
+
+
+def set_matmul_dtype(dtype: torch.dtype) -> None:
+    """Choose float32 or bfloat16 for matrix products; weights, sums, losses and targets stay float32."""
+    global _matmul_dtype
+    _matmul_dtype = dtype
+
+
+class Net(NamedTuple):
+    """Parameters with their Adam moments (Kingma & Ba, arXiv:1412.6980) and step count."""
+
+    p: Params
+    m: Params
+    v: Params
+    t: Tensor  # () updates made
+
+    def descend(self, loss: Loss, lr: Tensor | float) -> tuple[Net, Metrics]:
+        """One Adam step on `loss(p) -> (scalar, metrics)`; returns the new network and the metrics."""
+        grads, (_, metrics) = torch.func.grad_and_value(loss, has_aux=True)(self.p)
+        return self.adam(grads, lr), metrics
+
+    def adam(self, grads: Params, lr: Tensor | float) -> Net:
+        """Adam with the usual betas 0.9, 0.999 and epsilon 1e-8."""
+        t = self.t + 1
+        m = {k: torch.lerp(self.m[k], g, 0.1) for k, g in grads.items()}
+        v = {k: torch.lerp(self.v[k], g * g, 0.001) for k, g in grads.items()}
+        step, root = lr / (1 - 0.9**t), torch.rsqrt(1 - 0.999**t)
+        p = {k: w - step * m[k] / (torch.sqrt(v[k]) * root + 1e-8) for k, w in self.p.items()}
+        return Net(p, m, v, t)
+
+    def fresh(self) -> Net:
+        """The same parameters with the optimiser's memory forgotten."""
+        return optimised(self.p)
+
+
+def optimised(p: Params) -> Net:
+    """Wrap parameters with zero Adam moments."""
+    return Net(
+        p,
+        {k: torch.zeros_like(w) for k, w in p.items()},
+        {k: torch.zeros_like(w) for k, w in p.items()},
+        torch.zeros(()),
+    )
+
+
+def polyak(target: Params, online: Params, share: float) -> Params:
+    """Move the target a `share` of the way to the online parameters."""
+    return {k: torch.lerp(w, online[k], share) for k, w in target.items()}
+
+
+def init_mlp(
+    sizes: Sequence[int],
+    generator: torch.Generator,
+    members: int | None = None,
+    layer_norm: bool = False,
+    last_gain: float = 1.0,
+) -> Params:
+    """Orthogonal weights (gain sqrt 2, last layer `last_gain`), zero biases.
+
+    `members` adds a leading ensemble axis; `layer_norm` adds a LayerNorm before each hidden activation.
+    """
+    p: Params = {}
+    layers = len(sizes) - 1
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        gain = last_gain if i == layers - 1 else math.sqrt(2.0)
+        w = torch.stack([_orthogonal(fan_in, fan_out, gain, generator) for _ in range(members or 1)])
+        b = torch.zeros(members or 1, fan_out)
+        p[f"w{i}"], p[f"b{i}"] = w, b
+        if layer_norm and i < layers - 1:
+            p[f"g{i}"], p[f"h{i}"] = torch.ones_like(b), torch.zeros_like(b)
+    return p if members else {k: x[0] for k, x in p.items()}
+
+
+def _orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> Tensor:
+    x = torch.randn(max(fan_in, fan_out), min(fan_in, fan_out), generator=generator)
+    q, r = torch.linalg.qr(x)
+    q = q * torch.sign(torch.diagonal(r))
+    return gain * (q if fan_in >= fan_out else q.T).contiguous()
+
+
+def mlp(p: Params, x: Tensor) -> Tensor:
+    """Forward pass with ReLU; (..., in) -> (..., out), or (E, ..., out) when the parameters hold an ensemble."""
+    layers = sum(k.startswith("w") for k in p)
+    for i in range(layers):
+        x = _affine(x, p[f"w{i}"], p[f"b{i}"])
+        if i < layers - 1:
+            if f"g{i}" in p:
+                x = F.layer_norm(x, x.shape[-1:]) * _row(p[f"g{i}"]) + _row(p[f"h{i}"])
+            x = F.relu(x)
+    return x
+
+
+def _row(b: Tensor) -> Tensor:
+    return b.unsqueeze(-2) if b.dim() > 1 else b
+
+
+def _affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    if _matmul_dtype is torch.float32:
+        return torch.matmul(x, w) + _row(b)
+    return torch.matmul(x.to(_matmul_dtype), w.to(_matmul_dtype)).float() + _row(b)
+
+
+def q_values(p: Params, s: Tensor, a: Tensor) -> Tensor:
+    """Ensemble of critics on states and actions, (..., O), (..., A) -> (E, ...)."""
+    return mlp(p, torch.cat([s, a], -1)).squeeze(-1)
+
+
+class Gaussian(NamedTuple):
+    """The policy's two heads: `mean` before the squashing, `log_std`; each (..., A).
+
+    Behaviour-cloning losses read it as a normal around tanh(mean) in action space: recorded actions that lie
+    on the bounds keep a finite likelihood. Soft actor-critic reads it as the squashed normal tanh(mean + std z).
+    The greedy action, tanh(mean), is the same in both, so a network moves between them unchanged.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def mode(self) -> Tensor:
+        """Greedy action, (..., A)."""
+        return torch.tanh(self.mean)
+
+    def log_prob(self, a: Tensor) -> Tensor:
+        """Log density of `a` under the normal around tanh(mean), (...)."""
+        z = (a - self.mode) * torch.exp(-self.log_std)
+        return (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
+
+    def sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Squashed sample from standard normal `z` and its log density (SAC, arXiv:1812.05905, appendix C)."""
+        u = self.mean + torch.exp(self.log_std) * z
+        log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
+        # log(1 - tanh(u)^2) in the form that does not underflow
+        squash = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+        return torch.tanh(u), log_prob - squash.sum(-1)
+
+
+def init_policy(
+    obs_dim: int, action_dim: int, hidden: Sequence[int], generator: torch.Generator, layer_norm: bool = False
+) -> Params:
+    """Policy network with small last layer: it starts near zero mean and unit standard deviation."""
+    return init_mlp([obs_dim, *hidden, 2 * action_dim], generator, layer_norm=layer_norm, last_gain=0.01)
+
+
+def policy(p: Params, s: Tensor) -> Gaussian:
+    """The policy's distribution at `s`, (..., O) -> heads of (..., A)."""
+    mean, log_std = mlp(p, s).chunk(2, -1)
+    return Gaussian(mean, _LOG_STD_MIN + 0.5 * (_LOG_STD_MAX - _LOG_STD_MIN) * (1 + torch.tanh(log_std + 0.45)))

@@ -1,0 +1,248 @@
+"""The two training loops (level 3).
+
+A loop owns nothing that it does not hand to `hooks.save`: stop it at any checkpoint, start it again with what was
+saved, and every later bit is the same. Randomness is counter-based in the step, so there are no generators to keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolkit.data.replay import Normalizer, Replay, Sampler
+from toolkit.data.sampler import fill_noise
+from toolkit.learner import Learner
+from toolkit.tasks import EnvPool
+from toolkit.types import FloatArray, Metrics
+
+Values = dict[str, list[float]]
+Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors (a pytree) and JSON
+Schedule = Literal["constant", "cosine"]
+
+# Batches are drawn this many updates at a time.
+_BLOCK = 32
+# Added to the seeds of a run for the noise of its behaviour in the simulator, and for its episodes.
+_ACTION_STREAM, _EPISODE_STREAM = 1 << 40, 1 << 20
+
+
+class Hooks(Protocol):
+    """What a loop tells the outside, at points where its state is whole."""
+
+    def evaluate(self, learner: Learner, step: int) -> None:
+        """Measure the policy; `step` counts this loop's axis."""
+
+    def log(self, step: int, values: Values) -> None:
+        """Training metrics, one number for each seed."""
+
+    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+        """Called often: show progress, save when it is time (`state()` gives tensors and JSON), stop if asked."""
+
+
+@dataclass(frozen=True)
+class OfflinePlan:
+    """How long and how to train on a data set."""
+
+    updates: int
+    batch_size: int
+    n_step: int
+    gamma: float
+    lr_schedule: Schedule
+    log_every: int
+    eval_every: int
+
+
+def offline_loop(learner: Learner, data: Replay, plan: OfflinePlan, hooks: Hooks, begin: int = 0) -> None:
+    """Train all seeds on `data` from gradient step `begin` to `plan.updates`."""
+    seeds = np.asarray(learner.seeds, np.int64)
+    sampler = Sampler(
+        learner.agent.spec, seeds, plan.batch_size, learner.agent.noise_dim, plan.n_step, plan.gamma, _BLOCK
+    )
+    everything = np.full(_BLOCK, plan.batch_size, np.int64)
+    if begin == 0:
+        hooks.evaluate(learner, 0)
+    step, metrics = begin, {}
+    while step < plan.updates:
+        # A block ends where something is due, so that a resumed run sees the same blocks' ends.
+        due = min(plan.updates, *(step - step % every + every for every in (plan.log_every, plan.eval_every)))
+        count = min(_BLOCK, due - step)
+        batches = sampler.draw(step, data, None, everything, count).to(learner.device)
+        for packed in batches:
+            metrics = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.updates))
+            step += 1
+        if step % plan.log_every == 0:
+            hooks.log(step, to_values(metrics))
+        if step % plan.eval_every == 0 or step == plan.updates:
+            hooks.evaluate(learner, step)
+        hooks.tick(step, partial(_offline_state, learner, step))
+
+
+def _offline_state(learner: Learner, step: int) -> Saved:
+    return {"agent": learner.state}, {"step": step}
+
+
+@dataclass(frozen=True)
+class OnlinePlan:
+    """How long and how to practise in the simulator; steps are per seed."""
+
+    env_steps: int
+    envs: int
+    utd: int
+    warmup_steps: int
+    batch_size: int
+    n_step: int
+    gamma: float
+    lr_schedule: Schedule
+    log_every: int
+    eval_steps: tuple[int, ...]
+    offline_share: Callable[[int, int], float]  # (env_step, rows of online data) -> share of the batch
+
+
+@dataclass
+class Practice:
+    """The simulator's side of online training: S seeds with N environments each, and what a resume needs of them."""
+
+    pool: EnvPool  # S * N lanes, seed by seed
+    ring: Replay
+    normalizer: Normalizer
+    seeds: list[int]
+    env_step: int = 0
+    grad_step: int = 0
+    episodes: list[int] = field(default_factory=list)  # episodes begun in each lane
+    history: list[list[FloatArray]] = field(default_factory=list)  # actions of each lane's running episode
+    recent: list[list[tuple[float, int, bool]]] = field(default_factory=list)  # of each seed: return, length, success
+
+    @property
+    def envs(self) -> int:
+        """Environments of one seed."""
+        return len(self.pool) // len(self.seeds)
+
+    def begin(self, lane: int, episode: int) -> None:
+        """Start an episode; its seed depends on the run's seed, the lane and the count alone."""
+        seed = self.seeds[lane // self.envs] * _EPISODE_STREAM + (lane % self.envs) * (1 << 14) + episode
+        self.pool.reset(lane, seed % (1 << 31))
+        self.episodes[lane] = episode + 1
+        self.history[lane] = []
+
+    def start(self) -> None:
+        """Begin the first episode in every lane."""
+        lanes = len(self.pool)
+        self.episodes, self.history = [0] * lanes, [[] for _ in range(lanes)]
+        self.recent = [[] for _ in self.seeds]
+        for lane in range(lanes):
+            self.begin(lane, 0)
+
+    def state(self) -> Saved:
+        """Tensors and JSON that `restore` needs; running episodes are kept as their actions."""
+        ring = self.ring
+        used = int(ring.size.max())
+        actions = [np.stack(h) if h else np.zeros((0, ring.spec.action_dim), np.float32) for h in self.history]
+        tensors = {"rows": ring.rows[:, :used].copy(), "size": ring.size, "head": ring.head, "begun": ring.begun}
+        tensors |= {f"history{lane}": a for lane, a in enumerate(actions)}
+        counts = {"env_step": self.env_step, "grad_step": self.grad_step}
+        return tensors, counts | {"episodes": self.episodes, "recent": self.recent}
+
+    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Go back to a saved moment by playing the running episodes again: exact with any simulator."""
+        rows = np.asarray(tensors["rows"])
+        self.ring.rows[:, : rows.shape[1]] = rows
+        for name in ("size", "head", "begun"):
+            getattr(self.ring, name)[:] = np.asarray(tensors[name])
+        self.start()
+        self.env_step, self.grad_step = meta["env_step"], meta["grad_step"]
+        self.recent = [[(float(r), int(n), bool(s)) for r, n, s in seed] for seed in meta["recent"]]
+        for lane, begun in enumerate(meta["episodes"]):
+            self.begin(lane, begun - 1)
+            for action in np.asarray(tensors[f"history{lane}"]):
+                alone = np.zeros(len(self.pool), np.bool_)
+                alone[lane] = True
+                self.pool.step(np.broadcast_to(action, (len(self.pool), len(action))), alone)
+                self.history[lane].append(action)
+
+    def step(self, learner: Learner, gamma: float) -> None:
+        """One step of every environment with the exploring policy, stored in the rings."""
+        pool, S, N = self.pool, len(self.seeds), self.envs
+        A = self.ring.spec.action_dim
+        noise = np.zeros((1, S, N, A), np.float32)
+        fill_noise(noise, 0, np.asarray(self.seeds, np.int64) + _ACTION_STREAM, self.env_step)
+        obs = self.normalizer(pool.inputs)
+        shape = (S, N, -1)
+        action = learner.act(*(torch.from_numpy(x.reshape(shape)).to(learner.device) for x in (obs, noise)))
+        actions = action.cpu().numpy().reshape(S * N, A)
+        pool.step(actions)
+        self.ring.push(obs, actions, pool.reward, self.normalizer(pool.inputs), pool.terminated, pool.truncated, gamma)
+        self.env_step += N
+        for lane in range(S * N):
+            self.history[lane].append(actions[lane].copy())
+            if pool.terminated[lane] or pool.truncated[lane]:
+                self._ended(lane)
+
+    def _ended(self, lane: int) -> None:
+        pool, recent = self.pool, self.recent[lane // self.envs]
+        length = int(pool.steps[lane])
+        card = pool.card.reward
+        total = card.step * (length - 1) + float(pool.reward[lane])
+        recent.append((total, length, bool(pool.is_success[lane])))
+        del recent[:-20]
+        self.begin(lane, self.episodes[lane])
+
+
+def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan: OnlinePlan, hooks: Hooks) -> None:
+    """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step."""
+    seeds = np.asarray(learner.seeds, np.int64)
+    N = practice.envs
+    updates = N * plan.utd
+    sampler = Sampler(
+        learner.agent.spec, seeds, plan.batch_size, learner.agent.noise_dim, plan.n_step, plan.gamma, updates
+    )
+    evals = set(plan.eval_steps)
+    if not practice.episodes:
+        practice.start()
+        hooks.evaluate(learner, 0)
+    metrics: Metrics = {}
+    while practice.env_step < plan.env_steps:
+        practice.step(learner, plan.gamma)
+        step = practice.env_step
+        if step > plan.warmup_steps:
+            share = plan.offline_share(step, practice.ring.written()) if data is not None else 0.0
+            rows = np.full(updates, round(share * plan.batch_size), np.int64)
+            # Numbers far from the offline stage's, so that its batches do not come again.
+            batches = sampler.draw(practice.grad_step + (1 << 32), data, practice.ring, rows).to(learner.device)
+            for u, packed in enumerate(batches):
+                critic_only = u % plan.utd < plan.utd - 1
+                fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
+                metrics = fresh if not critic_only else metrics
+                practice.grad_step += 1
+        if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
+            hooks.log(step, to_values(metrics) | _rollouts(practice))
+        if any(s in evals for s in range(step - N + 1, step + 1)):
+            hooks.evaluate(learner, step)
+        hooks.tick(step, partial(_online_state, learner, practice))
+
+
+def _online_state(learner: Learner, practice: Practice) -> Saved:
+    tensors, meta = practice.state()
+    return {"agent": learner.state, "practice": tensors}, {"step": practice.env_step, "practice": meta}
+
+
+def _rollouts(practice: Practice) -> Values:
+    """Means over each seed's last 20 episodes; NaN before the first has ended."""
+    means = [np.mean(r, axis=0) if r else np.full(3, np.nan) for r in practice.recent]
+    names = ("rollout/return", "rollout/length", "rollout/success")
+    return {name: [float(m[i]) for m in means] for i, name in enumerate(names)}
+
+
+def lr_scale(schedule: Schedule, step: int, total: int) -> Tensor:
+    """Share of the learning rate at a step of a stage."""
+    return torch.tensor(1.0 if schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / total)))
+
+
+def to_values(metrics: Metrics) -> Values:
+    """Metrics as plain numbers, a list over seeds each."""
+    return {name: value.reshape(-1).tolist() for name, value in metrics.items()}
