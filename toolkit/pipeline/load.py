@@ -1,0 +1,119 @@
+"""A pipeline file to a specification that is right in itself and in what it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from toolkit import catalog
+from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
+from toolkit.pipeline.spec import (
+    CollectStage,
+    EvaluateStage,
+    OfflineStage,
+    OnlineStage,
+    PipelineSpec,
+    Stage,
+    TrainingStage,
+    before,
+    data_of,
+    recordings_before,
+)
+from toolkit.strict_yaml import Keys
+from toolkit.types import Json, ToolkitError
+
+Configs = Mapping[str, type[pydantic.BaseModel]]
+
+
+class _One(Strict):
+    """A stage by itself."""
+
+    stage: Stage
+
+
+def load_spec(
+    file: str | Path, overrides: Sequence[str] = (), configs: Callable[[], Configs] | None = None
+) -> PipelineSpec:
+    """Read a pipeline by name or path and check all that its file, the catalogue and the agents can tell.
+
+    `configs` gives the agents' configuration models by name; it is called once. Raises ConfigError.
+    """
+    path = catalog.find("pipelines", file)
+    return load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw, configs() if configs else None)))
+
+
+def _problems(raw: Json, configs: Configs | None) -> Iterator[Problem]:
+    yield from _catalogue("envs", ("task",), raw.get("task"))
+    blocks = raw.get("stages")
+    if not isinstance(blocks, dict):
+        return
+    for name in blocks:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in PipelineSpec.model_fields:
+            taken = ", ".join(PipelineSpec.model_fields)
+            yield Problem(("stages", name), f"expected letters, digits, - and _ and none of {taken}; got {name!r}")
+    # a stage that is wrong in itself is reported by its model, and here only its name counts
+    stages = {name: validate(_One, {"stage": block})[0] for name, block in blocks.items()}
+    known = {name: one.stage if one else None for name, one in stages.items()}
+    for name, stage in known.items():
+        keys: Keys = ("stages", name)
+        match stage:
+            case CollectStage():
+                yield from _catalogue("datasets", (*keys, "recipe"), stage.recipe)
+            case EvaluateStage():
+                for index, source in enumerate(stage.of):
+                    yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
+            case OfflineStage() | OnlineStage():
+                yield from _training(keys, name, stage, known)
+                yield from _agent(keys, stage, configs)
+
+
+def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
+    if stage.data is not None:
+        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage,))
+    if isinstance(stage, OnlineStage):
+        if stage.start is not None:
+            yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))
+        if stage.warmup_steps >= stage.env_steps:
+            text = f"expected less than env_steps ({stage.env_steps}), got {stage.warmup_steps}"
+            yield Problem((*keys, "warmup_steps"), text)
+    recordings = recordings_before(name, known)
+    needed = isinstance(stage, OfflineStage) or (stage.seam.data == "keep" and len(recordings) > 1)
+    if needed and data_of(name, known) is None and None not in known.values():
+        names = ", ".join(recordings) or "there is none"
+        text = f"expected the name of a stage of kind collect before this one ({names}), got nothing"
+        yield Problem((*keys, "data"), text)
+
+
+def _agent(keys: Keys, stage: TrainingStage, configs: Configs | None) -> Iterator[Problem]:
+    if configs is None:
+        return
+    if stage.agent not in configs:
+        yield Problem((*keys, "agent"), one_of(configs, stage.agent))
+        return
+    for inner, text in validate(configs[stage.agent], stage.config)[1]:
+        yield Problem((*keys, "config", *inner), text)
+
+
+def _reference(
+    keys: Keys, target: str, name: str, known: Mapping[str, Any], kinds: tuple[type[Strict], ...]
+) -> Iterator[Problem]:
+    """A stage named in another must come before it and be of the right kind; None in `known` may be of any kind."""
+    fits = [other for other in before(name, known) if known[other] is None or isinstance(known[other], kinds)]
+    if target not in fits:
+        words = " or ".join(kind.__name__.removesuffix("Stage").lower() for kind in kinds)
+        names = f" ({', '.join(fits)})" if fits else ", of which there is none"
+        yield Problem(
+            keys, f"expected a stage of kind {words} before this one{names}; got {target!r}{nearest(target, fits)}"
+        )
+
+
+def _catalogue(kind: catalog.Kind, keys: Keys, name: Any) -> Iterator[Problem]:
+    if isinstance(name, str):
+        try:
+            catalog.find(kind, name)
+        except ToolkitError as error:
+            yield Problem(keys, str(error))

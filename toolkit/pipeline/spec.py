@@ -1,0 +1,247 @@
+"""What a pipeline file may say. Every field's docstring is its description in errors and in the JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from toolkit.config import Discount, Seed, Share, Strict
+
+T = TypeVar("T")
+
+
+def _different(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected each value once, got {list(values)}")
+    return values
+
+
+class FixedMix(Strict):
+    """The same share of each batch from the data set, from first to last."""
+
+    kind: Literal["fixed"] = "fixed"
+    offline: Share = 0.5
+    """Share of a batch drawn from the data set."""
+
+
+class ProportionalMix(Strict):
+    """Every stored transition equally likely: the data set's share falls as experience grows."""
+
+    kind: Literal["proportional"] = "proportional"
+
+
+class AnnealedMix(Strict):
+    """The data set's share moves in a straight line."""
+
+    kind: Literal["annealed"] = "annealed"
+    offline: Share = 0.5
+    """Share of a batch drawn from the data set at the switch."""
+    offline_end: Share = 0.0
+    """Share after `over_steps`, and from then on."""
+    over_steps: PositiveInt
+    """Environment steps the change takes."""
+
+
+Mix = Annotated[FixedMix | ProportionalMix | AnnealedMix, Field(discriminator="kind")]
+
+
+class Seam(Strict):
+    """What of the offline stage lives on in the online one."""
+
+    carry: Literal["auto"] | tuple[str, ...] = "auto"
+    """Networks that carry over, by name; auto takes each one the two agents share in name and shape."""
+    optimizer: Literal["keep", "reset"] = "keep"
+    """Adam's moments of the networks carried over."""
+    temperature: PositiveFloat | Literal["keep"] | None = None
+    """Entropy temperature at the switch: a number, keep the offline one, or null for the online agent's own start."""
+    data: Literal["keep", "drop"] = "keep"
+    """Whether the data set stays in the training batches."""
+    mix: Mix = FixedMix()
+    """How a batch divides between the data set and the new experience."""
+
+
+class CollectStage(Strict):
+    """Record demonstrations with a scripted controller."""
+
+    kind: Literal["collect"]
+    recipe: str
+    """Name in the catalogue, or path, of the recipe in `datasets/`."""
+    episodes: PositiveInt | None = None
+    """Episodes to record; null records as many as the recipe says."""
+    seed: Seed = 0
+    """Seed of everything drawn while recording."""
+    workers: PositiveInt | Literal["auto"] = "auto"
+    """Processes; the recording does not depend on it."""
+
+
+class _Training(Strict):
+    """What offline and online training have in common."""
+
+    agent: str
+    """Algorithm, as `toolkit list agents` names it."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Hyper-parameters of the algorithm; its own defaults for the rest."""
+    data: str | None = None
+    """Collect stage whose recording to train on; null means the only one before this stage."""
+    batch_size: PositiveInt = 256
+    """Transitions in one update of one seed."""
+    gamma: Discount = 0.99
+    """Discount per environment step."""
+    n_step: PositiveInt = 1
+    """Rewards added up before the value of the state that follows is trusted."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Course of the learning rate over this stage."""
+    log_every: PositiveInt = 500
+    """Updates between two lines in the metrics file."""
+    eval_episodes: PositiveInt = 20
+    """Episodes of each seed in an evaluation on the way."""
+    final_episodes: PositiveInt = 100
+    """Episodes of each seed in the evaluation at the end."""
+    starts: Literal["far", "all"] = "all"
+    """Where evaluations begin: far are the cells that no single recorded trajectory joins to the goal."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto weighs the compilation against the planned updates."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products; auto takes bf16 where the hardware has units for it. Weights stay in fp32."""
+    checkpoint_every_s: PositiveFloat = 30.0
+    """Seconds between two checkpoints: at most this much work is lost to a kill."""
+
+
+class OfflineStage(_Training):
+    """Train on the recording alone."""
+
+    kind: Literal["offline"]
+    updates: PositiveInt
+    """Gradient updates of each seed."""
+    eval_every: PositiveInt | None = None
+    """Updates between two evaluations; null evaluates only at the end."""
+
+
+class OnlineStage(_Training):
+    """Train in the simulator, from scratch or from where an offline stage ended."""
+
+    kind: Literal["online"]
+    start: str | None = None
+    """Offline stage to go on from; null starts from scratch."""
+    seam: Seam = Seam()
+    """What carries over from `start` and `data`."""
+    env_steps: PositiveInt
+    """Steps of each seed in the simulator."""
+    envs: PositiveInt = 1
+    """Environments of each seed, stepped together."""
+    utd: PositiveFloat = 1.0
+    """Critic updates per environment step."""
+    warmup_steps: NonNegativeInt = 0
+    """Environment steps at the beginning with the policy frozen and nothing trained."""
+    buffer_capacity: PositiveInt | None = None
+    """Transitions of new experience kept for each seed; null keeps all."""
+    eval_every: PositiveInt = 500
+    """Environment steps between two evaluations at first, so that a dip at the switch cannot hide."""
+    eval_dense_until: NonNegativeInt = 10_000
+    """Environment steps that count as "at first"."""
+    eval_every_later: PositiveInt = 2_000
+    """Environment steps between two evaluations after that."""
+
+
+class EvaluateStage(Strict):
+    """Measure finished policies, all over the same episodes."""
+
+    kind: Literal["evaluate"]
+    of: tuple[str, ...] = Field(min_length=1)
+    """Training stages whose policies to measure."""
+    episodes: PositiveInt = 100
+    """Episodes of each seed."""
+    starts: Literal["far", "all"] = "all"
+    """Where episodes begin: far are the cells that no single recorded trajectory joins to the goal."""
+    workers: PositiveInt | Literal["auto"] = "auto"
+    """Processes; the result does not depend on it."""
+
+
+TrainingStage = OfflineStage | OnlineStage
+Stage = Annotated[CollectStage | OfflineStage | OnlineStage | EvaluateStage, Field(discriminator="kind")]
+
+
+class PipelineSpec(Strict):
+    """One pipeline: a task, seeds trained together, and stages carried out in the order they stand."""
+
+    shortcut = "stages"
+
+    name: str = Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")
+    """Lower-case words joined by - or _; names the run folder."""
+    description: str = ""
+    """What it shows; `toolkit list` prints the first line."""
+    task: str
+    """Name in the catalogue, or path, of the task card in `envs/`."""
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(_different)] = Field((0, 1, 2), min_length=1)
+    """Seeds trained at once; results come with an interval over them."""
+    stages: dict[str, Stage] = Field(min_length=1)
+    """Name of each stage and what it does."""
+
+    def data_of(self, name: str) -> str | None:
+        """The collect stage a training stage learns from, None where there is none."""
+        return data_of(name, self.stages)
+
+
+class PlanRow(NamedTuple):
+    """One stage in words."""
+
+    stage: str
+    kind: str
+    what: str
+    inputs: tuple[str, ...]
+
+
+def plan(spec: PipelineSpec) -> list[PlanRow]:
+    """What the pipeline will do, stage by stage."""
+    return [
+        PlanRow(name, stage.kind, _what(stage, len(spec.seeds)), _inputs(name, spec))
+        for name, stage in spec.stages.items()
+    ]
+
+
+def _what(stage: Stage, seeds: int) -> str:
+    match stage:
+        case CollectStage():
+            return f"record {stage.episodes or 'all'} episodes of {stage.recipe}"
+        case OfflineStage():
+            return f"{stage.agent}: {stage.updates:,} updates of {stage.batch_size} for {seeds} seeds"
+        case OnlineStage():
+            warm = f", the first {stage.warmup_steps:,} frozen" if stage.warmup_steps else ""
+            return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, {stage.utd:g} updates a step{warm}"
+        case EvaluateStage():
+            return f"{stage.episodes} episodes a seed from {stage.starts} starts"
+
+
+def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
+    match spec.stages[name]:
+        case CollectStage():
+            return ()
+        case EvaluateStage(of=of):
+            return of
+        case stage:
+            start = stage.start if isinstance(stage, OnlineStage) else None
+            return tuple(source for source in (start, spec.data_of(name)) if source)
+
+
+def data_of(name: str, stages: Mapping[str, Any]) -> str | None:
+    """Written, else inherited from the stage gone on from, else the only recording before this stage."""
+    stage = stages[name]
+    if stage.data is not None:
+        return str(stage.data)
+    if isinstance(stage, OnlineStage) and isinstance(stages.get(stage.start or ""), OfflineStage):
+        return data_of(str(stage.start), stages)
+    recordings = recordings_before(name, stages)
+    return recordings[0] if len(recordings) == 1 else None
+
+
+def recordings_before(name: str, stages: Mapping[str, Any]) -> list[str]:
+    """Collect stages that come before a stage."""
+    return [other for other in before(name, stages) if isinstance(stages[other], CollectStage)]
+
+
+def before(name: str, stages: Mapping[str, Any]) -> list[str]:
+    """Stages that come before a stage."""
+    names = list(stages)
+    return names[: names.index(name)]
