@@ -1,0 +1,78 @@
+"""Action noise, drawn for a whole episode at once: action = scale * action + shift, then clipped to [-1, 1]."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from toolkit.config import Share, Strict
+
+Floats = npt.NDArray[np.float64]
+Affine = tuple[Floats, Floats]  # scale (T, 1) and shift (T, A)
+
+
+class NoNoise(Strict):
+    """The controller's own actions."""
+
+    kind: Literal["none"]
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        return np.ones((steps, 1)), np.zeros((steps, action_dim))
+
+
+class GaussianNoise(Strict):
+    """Independent normal noise added to each number of each action."""
+
+    kind: Literal["gaussian"]
+    std: float = Field(ge=0, le=10)
+    """Standard deviation; actions are in [-1, 1]."""
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        return np.ones((steps, 1)), rng.normal(0.0, self.std, (steps, action_dim))
+
+
+class OrnsteinUhlenbeckNoise(Strict):
+    """Normal noise that drifts: correlated over about `steps` steps, the same spread at every time."""
+
+    kind: Literal["ornstein-uhlenbeck"]
+    std: float = Field(ge=0, le=10)
+    """Standard deviation at any one step."""
+    steps: float = Field(10.0, ge=1)
+    """Steps after which the correlation has fallen to 1/e."""
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        return np.ones((steps, 1)), drift(rng, steps, action_dim, self.std, self.steps)
+
+
+class EpsilonNoise(Strict):
+    """Now and then a uniformly random action in place of the controller's."""
+
+    kind: Literal["epsilon-random"]
+    epsilon: Share
+    """Share of random actions."""
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        kept = (rng.random((steps, 1)) >= self.epsilon).astype(np.float64)
+        return kept, (1.0 - kept) * rng.uniform(-1.0, 1.0, (steps, action_dim))
+
+
+Noise = Annotated[NoNoise | GaussianNoise | OrnsteinUhlenbeckNoise | EpsilonNoise, Field(discriminator="kind")]
+
+
+def drift(rng: np.random.Generator, steps: int, width: int, std: float, correlation: float) -> Floats:
+    """A stationary Ornstein-Uhlenbeck path (steps, width) whose memory is `correlation` steps."""
+    keep = float(np.exp(-1.0 / correlation))
+    kicks = rng.normal(0.0, std, (steps, width))
+    kicks[1:] *= np.sqrt(1.0 - keep**2)
+    path = kicks.tolist()
+    for now, before in zip(path[1:], path, strict=False):
+        for index in range(width):
+            now[index] += keep * before[index]
+    return np.array(path).reshape(steps, width)

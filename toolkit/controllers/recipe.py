@@ -1,0 +1,121 @@
+"""The dataset recipe: who drives, with what noise, from where to where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from toolkit.catalog import find
+from toolkit.config import Strict, load_model
+from toolkit.controllers.noise import Noise, NoNoise
+from toolkit.controllers.scripted import Controller, RandomController, WaypointController
+from toolkit.maze import Cell, Maze
+
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+class Waypoint(Strict):
+    """Follow the shortest string of cells to the episode's goal."""
+
+    kind: Literal["waypoint"]
+    stiffness: float = Field(10.0, gt=0)
+    """Action for each cell of distance to the next waypoint."""
+    damping: float = Field(1.5, ge=0)
+    """Action against each cell a second of speed."""
+
+    def make(self, maze: Maze) -> Controller:
+        """The controller for one maze."""
+        return WaypointController(maze, self.stiffness, self.damping)
+
+
+class Random(Strict):
+    """Wander with smoothly drifting actions, whatever the goal."""
+
+    kind: Literal["random"]
+    std: float = Field(0.7, gt=0, le=10)
+    """Spread of each number of an action, which is in [-1, 1]."""
+    steps: float = Field(30.0, ge=1)
+    """Steps after which a direction is forgotten."""
+
+    def make(self, maze: Maze) -> Controller:
+        """The controller for one maze."""
+        return RandomController(self.std, self.steps)
+
+
+Driver = Annotated[Waypoint | Random, Field(discriminator="kind")]
+
+
+class Part(Strict):
+    """A share of a recipe's episodes."""
+
+    weight: float = Field(1.0, gt=0)
+    """Share of the episodes, relative to the other parts'."""
+    controller: Driver
+    noise: Noise = NoNoise(kind="none")
+
+
+class Recipe(Strict):
+    """A data set to collect, as a file in `datasets/` describes it."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    description: str
+    task: str
+    """Name of the task card to collect for; a pipeline's own task takes its place."""
+    episodes: int = Field(gt=0, le=10_000_000)
+    max_episode_steps: int = Field(gt=0, le=1_000_000)
+    """Steps after which a recording stops; independent of the task's own limit."""
+    routes: Literal["task", "navigate", "stitch"]
+    """From where to where. `task`: start and goal as the task draws them. `navigate`: whole routes, from any cell to
+    any cell at least `min_cells` away. `stitch`: pieces, from any cell to any cell at most `max_cells` away, cut where
+    they would span more, so that no episode joins places farther apart than that."""
+    min_cells: int = Field(5, ge=1)
+    """Shortest route of `navigate`, in cells; where no cell is that far the farthest are taken."""
+    max_cells: int = Field(4, ge=1)
+    """Longest piece of `stitch`, in cells."""
+    controller: Driver | None = None
+    noise: Noise = NoNoise(kind="none")
+    mixture: tuple[Part, ...] = ()
+    """Parts in place of `controller` and `noise`; their episodes are spread evenly over the data set."""
+
+    @model_validator(mode="after")
+    def _one_way_to_drive(self) -> Recipe:
+        if (self.controller is None) == (not self.mixture):
+            raise ValueError("expected either controller (and noise) or mixture, not both and not neither")
+        if self.mixture and self.noise.kind != "none":
+            raise ValueError("expected noise inside each part of mixture, where there is a mixture")
+        return self
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The mixture, or the one part the recipe is."""
+        if self.controller is None:
+            return self.mixture
+        return (Part(controller=self.controller, noise=self.noise),)
+
+    def part_of(self, episode: int) -> int:
+        """Index of the part that records an episode; each part's share is spread evenly over the data set."""
+        bounds = np.cumsum([part.weight for part in self.parts])
+        spread = episode * _GOLDEN % 1.0  # never clusters, whatever the number of episodes
+        return int(np.searchsorted(bounds[:-1], spread * bounds[-1], side="right"))
+
+    def draw_cells(self, maze: Maze, rng: np.random.Generator) -> tuple[Cell, Cell] | None:
+        """Start and goal of one episode, or None where the task draws them."""
+        if self.routes == "task":
+            return None
+        start = maze.free_cells[rng.integers(len(maze.free_cells))]
+        away = {cell: maze.steps_between(start, cell) for cell in maze.free_cells if cell != start}
+        if self.routes == "stitch":
+            choices = [cell for cell, steps in away.items() if steps <= self.max_cells]
+        else:
+            least = min(self.min_cells, max(away.values()))
+            choices = [cell for cell, steps in away.items() if steps >= least]
+        return start, choices[rng.integers(len(choices))]
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read and check a recipe by catalogue name or path. Raises ToolkitError with all that is to be mended."""
+    return load_model(find("datasets", str(name_or_path)), Recipe)

@@ -1,0 +1,96 @@
+"""Scripted controllers: a waypoint follower for mazes and a smooth random walk."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.controllers.noise import drift
+from toolkit.maze import Cell, Maze
+
+Observation = dict[str, npt.NDArray[np.float64]]
+Action = tuple[float, ...]
+
+
+class Controller(Protocol):
+    """Something that acts on Dict observations for one episode at a time."""
+
+    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
+        """Begin an episode of at most `steps` steps; all the controller's randomness comes from `rng`."""
+
+    def act(self, observation: Observation) -> Action:
+        """The next action, A numbers; those outside [-1, 1] are clipped by who applies them."""
+
+
+class WaypointController:
+    """Drives a force-driven ball along the shortest string of cells with a PD law.
+
+    The aim is the doorway between the next cell of the string and the one after, which cuts corners by a safe margin
+    (aiming at centres makes routes a fifth longer); beside and in the goal's cell it is the goal itself. The string is
+    looked up from the ball's present cell at every step, so a push off the path costs a detour and nothing else.
+    """
+
+    def __init__(self, maze: Maze, stiffness: float = 10.0, damping: float = 1.5) -> None:
+        self.stiffness = stiffness  # action per cell of distance
+        self.damping = damping  # action per cell a second
+        self._maze = maze
+        self._aims: dict[Cell, dict[Cell, tuple[float, float]]] = {}  # goal cell -> cell -> the point to aim at
+        self._goal_cell: Cell = (-1, -1)
+        self._aim_from: dict[Cell, tuple[float, float]] = {}
+        self._aim = (0.0, 0.0)
+        self._top = maze.wall.shape[0] / 2 * maze.scale
+        self._left = -maze.wall.shape[1] / 2 * maze.scale
+
+    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
+        """Plan for this observation's goal; the state is (x, y, vx, vy). The controller itself draws nothing."""
+        goal = observation["desired_goal"]
+        row, col = self._maze.xy_to_cell(goal).tolist()
+        self._goal_cell = (row, col)
+        if self._goal_cell not in self._aims:
+            self._aims[self._goal_cell] = self._plan(self._goal_cell)
+        x, y = goal.tolist()
+        self._aim_from = {**self._aims[self._goal_cell], self._goal_cell: (x, y)}
+        for neighbour in self._maze.neighbours(self._goal_cell):
+            self._aim_from[neighbour] = (x, y)
+        self._aim = (x, y)
+
+    def act(self, observation: Observation) -> Action:
+        """Force towards the next waypoint, (fx, fy) as a share of the greatest."""
+        x, y, vx, vy = observation["observation"].tolist()
+        scale = self._maze.scale
+        cell = (math.floor((self._top - y) / scale), math.floor((x - self._left) / scale))
+        self._aim = aim_x, aim_y = self._aim_from.get(cell, self._aim)  # pressed into a wall: keep the aim
+        stiff, damp = self.stiffness / scale, self.damping / scale
+        return stiff * (aim_x - x) - damp * vx, stiff * (aim_y - y) - damp * vy
+
+    def _plan(self, goal: Cell) -> dict[Cell, tuple[float, float]]:
+        reachable = self._maze.distances_to(goal) >= 0
+        plan = {}
+        for cell in self._maze.free_cells:
+            if reachable[cell]:
+                coming = self._maze.toward(cell, goal)
+                doorway = self._maze.cell_to_xy([coming, self._maze.toward(coming, goal)]).mean(axis=0)
+                plan[cell] = (float(doorway[0]), float(doorway[1]))
+        return plan
+
+
+class RandomController:
+    """Wanders: each action drifts smoothly, so the ball explores instead of trembling on the spot."""
+
+    def __init__(self, std: float = 0.7, correlation: float = 30.0, action_dim: int = 2) -> None:
+        self.std = std
+        self.correlation = correlation  # steps
+        self.action_dim = action_dim
+        self._actions: list[Action] = []
+
+    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
+        """Draw the actions of the whole episode, last first."""
+        path = drift(rng, steps, self.action_dim, self.std, self.correlation).tolist()
+        self._actions = [tuple(action) for action in reversed(path)]
+
+    def act(self, observation: Observation) -> Action:
+        """The next action of the walk."""
+        return self._actions.pop()
