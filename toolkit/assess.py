@@ -1,0 +1,95 @@
+"""What `toolkit evaluate` does: a checkpoint's policies over many episodes, as numbers and, if wanted, as a film."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from toolkit.evaluate import Progress, evaluate
+from toolkit.policy import find_checkpoint, load_policy
+from toolkit.types import Json, ToolkitError
+from toolkit.video import check_video, write_video
+
+Starts = Literal["far", "all"]
+
+FILMED = 4  # episodes of each seed in a film
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def assess(
+    run_or_checkpoint: str | Path,
+    episodes: int = 100,
+    starts: Starts | None = None,
+    workers: int | None = None,
+    out: Path | None = None,
+    video: Path | None = None,
+    progress: Progress | None = None,
+) -> Json:
+    """Evaluate every seed of a run or checkpoint; the same numbers whatever `workers` is.
+
+    `starts` far begins in the cells that no single recorded trajectory joins to the goal, all wherever the task card
+    says; None takes far where the checkpoint knows such cells. `out` is a folder for `evaluation.json`, `video` an
+    .mp4 or .gif file. Raises ToolkitError where there is no policy, or no far starts are known.
+    """
+    if video is not None:
+        check_video(video)
+    policy = load_policy(run_or_checkpoint)
+    if starts is None:
+        starts = "far" if policy.far_starts else "all"
+    if starts == "far" and not policy.far_starts:
+        raise ToolkitError(f"{run_or_checkpoint}: knows no far starts; use --starts all")
+    cells = policy.far_starts if starts == "far" else None
+    result = evaluate(
+        policy.act,
+        policy.card,
+        seeds=len(policy.seeds),
+        episodes=episodes,
+        starts=cells,
+        workers=workers or cores(),
+        record_routes=video is not None,
+        progress=progress,
+    )
+    summary: Json = {
+        "checkpoint": str(find_checkpoint(run_or_checkpoint)),
+        "agent": policy.agent_name,
+        "task": policy.card.name,
+        "seeds": policy.seeds,
+        "starts": starts,
+        "episodes": episodes,
+        **result.summary(),
+    }
+    if video is not None and result.routes is not None:
+        write_video(video, policy.card, [seed[:FILMED] for seed in result.routes])
+        summary["video"] = str(video)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def table(summary: Json) -> list[str]:
+    """The summary in lines for a terminal."""
+    seeds = ", ".join(str(seed) for seed in summary["seeds"])
+    lines = [
+        f"{summary['agent']} on {summary['task']}: {summary['episodes']} episodes a seed "
+        f"from {summary['starts']} starts, seeds {seeds}"
+    ]
+    lines.append(f"{'':14}{'iqm':>9}  {'95 % interval':<19}per seed")
+    for name in ("success", "return", "steps_to_goal", "path_ratio"):
+        value = summary[name]
+        low, high = (_number(bound) for bound in value["ci95"])
+        per_seed = " ".join(_number(mean) for mean in value["per_seed"])
+        lines.append(f"{name.replace('_', ' '):14}{_number(value['iqm']):>9}  {f'{low} to {high}':<19}{per_seed}")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

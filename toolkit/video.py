@@ -1,0 +1,113 @@
+"""Films of recorded routes: the maze from above, one ball a seed, each with its trail. Needs no OpenGL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from toolkit.evaluate import Route
+from toolkit.maze import Maze
+from toolkit.tasks import TaskCard
+from toolkit.types import FloatArray, ToolkitError
+
+WIDTH = 480  # pixels, about
+FRAMES_PER_S = 25
+STEPS_PER_FRAME = 4
+PAUSE_FRAMES = 10  # after each episode
+WALL, FLOOR, GOAL, REACHED = "#475569", "#f8fafc", "#fca5a5", "#86efac"
+COLOURS = ("#2563eb", "#d97706", "#7c3aed", "#059669", "#db2777", "#0891b2", "#4d7c0f", "#be123c")
+
+
+def check_video(path: Path) -> None:
+    """Raise ToolkitError where this installation cannot write such a file."""
+    if path.suffix not in (".mp4", ".gif"):
+        raise ToolkitError(f"{path}: expected a name that ends in .mp4 or .gif")
+    if path.suffix == ".mp4":
+        try:
+            import imageio_ffmpeg  # noqa: F401
+        except ImportError:
+            raise ToolkitError(
+                f"{path}: .mp4 needs the video extra (pip install 'offline2online-toolkit[video]'); .gif needs nothing"
+            ) from None
+
+
+def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]]) -> Path:
+    """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once."""
+    check_video(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = _frames(card, routes)
+    if path.suffix == ".gif":
+        first, *rest = [Image.fromarray(frame).quantize(64) for frame in frames]
+        first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_S, loop=0, disposal=1)
+    else:
+        _write_mp4(path, frames)
+    return path
+
+
+def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
+    import imageio_ffmpeg
+
+    first = next(frames)
+    height, width = first.shape[:2]
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=FRAMES_PER_S, macro_block_size=2)
+    writer.send(None)
+    try:
+        for frame in (first, *frames):
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
+
+
+def _frames(card: TaskCard, routes: Sequence[Sequence[Route]]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Pictures (H, W, 3) of all episodes in turn."""
+    canvas = _Canvas(card.maze)
+    for episode in zip(*routes, strict=True):
+        longest = max(len(route.xy) for route in episode)
+        for step in [*range(0, longest, STEPS_PER_FRAME), *[longest] * PAUSE_FRAMES]:
+            yield canvas.draw(card, [route.xy[: step + 1] for route in episode], episode)
+
+
+class _Canvas:
+    """Metres to pixels, and the maze drawn once."""
+
+    def __init__(self, maze: Maze) -> None:
+        self.maze = maze
+        self.pixels = max(8, WIDTH // maze.wall.shape[1] // 2 * 2)  # a cell's side; even, as video codecs ask
+        blown = maze.wall.repeat(self.pixels, 0).repeat(self.pixels, 1)
+        self.empty = Image.new("RGB", (blown.shape[1], blown.shape[0]), FLOOR)
+        self.empty.paste(WALL, mask=Image.fromarray(blown.astype(np.uint8) * 255))
+        origin = maze.cell_to_xy((0, 0))
+        self.left, self.top = float(origin[0]) - maze.scale / 2, float(origin[1]) + maze.scale / 2
+
+    def draw(self, card: TaskCard, trails: Sequence[FloatArray], routes: Sequence[Route]) -> npt.NDArray[np.uint8]:
+        picture = self.empty.copy()
+        pen = ImageDraw.Draw(picture)
+        for trail, route in zip(trails, routes, strict=True):
+            self._disc(pen, _goal(card, route), card.goal.radius, GOAL)
+            if len(trail) == len(route.xy) and route.reward[-1] == card.reward.success:
+                self._disc(pen, _goal(card, route), card.goal.radius, REACHED)
+        for index, trail in enumerate(trails):
+            colour = COLOURS[index % len(COLOURS)]
+            if len(trail) > 1:
+                pen.line([self._at(xy) for xy in trail], fill=colour, width=2)
+            self._disc(pen, trail[-1], 0.2 * self.maze.scale, colour)
+        return np.asarray(picture, np.uint8)
+
+    def _at(self, xy: npt.NDArray[Any]) -> tuple[float, float]:
+        scale = self.pixels / self.maze.scale
+        return (float(xy[0]) - self.left) * scale, (self.top - float(xy[1])) * scale
+
+    def _disc(self, pen: ImageDraw.ImageDraw, xy: npt.NDArray[Any], radius: float, colour: str) -> None:
+        x, y = self._at(xy)
+        r = radius * self.pixels / self.maze.scale
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+
+
+def _goal(card: TaskCard, route: Route) -> npt.NDArray[Any]:
+    """The task's fixed goal, or the one the policy saw, which its input ends with."""
+    return card.goal_xy if card.goal_xy is not None else route.inputs[0, -route.xy.shape[1] :]
