@@ -1,0 +1,301 @@
+"""Play episodes with a policy and count: success, return, steps, and the route against the shortest one (level 3).
+
+An episode depends on the base seed, the index of its seed and its own index, and on nothing else. Episodes are cut
+into shares of a fixed size, each share is played on lanes of its own, and a policy call always has the shape
+(S, LANES, O): however many processes take the shares, every call has the same numbers at the same place, and so the
+results are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import pickle
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from toolkit.maze import Cell
+from toolkit.stats import success_summary, value_summary
+from toolkit.tasks import EnvPool, TaskCard
+from toolkit.types import BoolArray, FloatArray, IntArray, Json, ToolkitError
+
+Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1]
+Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes in all
+
+LANES = 16  # episodes a seed plays at once
+SHARE = 25  # episodes a seed plays in one share of the work
+
+
+class Route(NamedTuple):
+    """One episode of T steps, as recorded."""
+
+    xy: FloatArray  # (T + 1, G) positions
+    inputs: FloatArray  # (T + 1, O) what the policy saw
+    action: FloatArray  # (T, A)
+    reward: FloatArray  # (T,)
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Outcomes of n episodes of each of S seeds; arrays are (S, n)."""
+
+    success: BoolArray
+    ret: npt.NDArray[np.float64]  # sum of rewards
+    steps: IntArray
+    path_length: npt.NDArray[np.float64]  # metres travelled
+    shortest: npt.NDArray[np.float64]  # metres from the start to the edge of the goal's radius, around the walls
+    start_xy: FloatArray  # (S, n, G)
+    goal_xy: FloatArray  # (S, n, G)
+    path_ratio: npt.NDArray[np.float64]  # travelled over shortest; NaN for failures and starts within a cell's length
+    routes: tuple[tuple[Route, ...], ...] | None = None  # [seed][episode], where asked for
+
+    def summary(self) -> Json:
+        """Each number over seeds: interquartile mean, 95 % interval, one value a seed; `stats` says how."""
+        return {
+            "success": success_summary(self.success),
+            "return": value_summary(self.ret),
+            "steps_to_goal": value_summary(np.where(self.success, self.steps, np.nan)),
+            "path_ratio": value_summary(self.path_ratio),
+        }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything an episode follows from, but for the policy."""
+
+    card: TaskCard
+    seeds: int
+    episodes: int
+    starts: tuple[Cell, ...] | None
+    base_seed: int
+    record: bool
+
+    def shares(self) -> list[range]:
+        return [range(at, min(at + SHARE, self.episodes)) for at in range(0, self.episodes, SHARE)]
+
+    def seed(self, seed: int, episode: int) -> int:
+        return int(np.random.SeedSequence((self.base_seed, seed, episode)).generate_state(1)[0])
+
+    def options(self, seed: int, episode: int) -> Json | None:
+        """The start cell: every cell once in each turn, in an order drawn anew for each turn and seed."""
+        if self.starts is None:
+            return None
+        turn, place = divmod(episode, len(self.starts))
+        order = np.random.Generator(np.random.Philox(key=[self.base_seed, (seed << 32) + turn]))
+        return {"start_cell": self.starts[order.permutation(len(self.starts))[place]]}
+
+
+def evaluate(
+    act: Act,
+    card: TaskCard,
+    seeds: int,
+    episodes: int,
+    starts: Sequence[Cell] | None = None,
+    workers: int = 1,
+    base_seed: int = 0,
+    record_routes: bool = False,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A).
+
+    `starts` are the cells to begin in, each equally often; None leaves that to the card. With `workers` above 1 the
+    work is spread over processes, and `act` must survive pickling, as a `Policy` or its `act` does. Raises
+    ToolkitError when the policy returns a number that is not finite, or a process dies.
+    """
+    if min(seeds, episodes, workers) < 1 or (starts is not None and not len(starts)):
+        raise ToolkitError(
+            f"evaluation needs seeds, episodes, workers and start cells; "
+            f"got {seeds}, {episodes}, {workers} and {len(starts) if starts is not None else 'any'}"
+        )
+    cells = None if starts is None else tuple((int(row), int(col)) for row, col in starts)
+    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes)
+    shares = plan.shares()
+    count = _Count(plan, progress)
+    if workers == 1 or len(shares) == 1:
+        with _one_thread():
+            return _join([_play(act, plan, share, count) for share in shares])
+    return _join(_spread(act, plan, shares, min(workers, len(shares)), count))
+
+
+class _Count:
+    """Tells `progress` how far the evaluation is."""
+
+    def __init__(self, plan: _Plan, progress: Progress | None) -> None:
+        self._done, self._all, self._progress = 0, plan.seeds * plan.episodes, progress
+
+    def __call__(self, episodes: int = 1) -> None:
+        self._done += episodes
+        if self._progress is not None:
+            self._progress(self._done, self._all)
+
+
+def _spread(act: Act, plan: _Plan, shares: list[range], workers: int, count: _Count) -> list[EvalResult]:
+    """Play the shares in processes of their own."""
+    try:
+        packed = pickle.dumps((act, plan))
+    except Exception as error:
+        raise ToolkitError(f"this policy cannot be sent to {workers} processes ({error}); use workers=1") from error
+    executor = ProcessPoolExecutor(workers, _context(), _start_worker, (packed,))
+    futures = [executor.submit(_play_in_worker, share) for share in shares]
+    try:
+        for future in as_completed(futures):
+            count(future.result().success.size)
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise ToolkitError(f"one of {workers} evaluation processes died, out of memory?; use fewer workers") from error
+    finally:
+        if not all(future.done() for future in futures):  # interrupted: nobody waits for the rest of a share
+            for process in list(executor._processes.values()):
+                process.terminate()
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes forked from a clean server that has done the slow imports once; spawned where there is no fork."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["toolkit.evaluate", "toolkit.policy"])
+    return context
+
+
+_worker: tuple[Act, _Plan]
+
+
+def _start_worker(packed: bytes) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and then ends its workers
+    torch.set_num_threads(1)
+    _worker = pickle.loads(packed)  # from the parent process, never from a file
+
+
+def _play_in_worker(share: range) -> EvalResult:
+    return _play(*_worker, share, lambda: None)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """A second thread can change the last bit of a product, and these products are too small to gain from it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=2)
+def _pool(card: str, lanes: int) -> EnvPool:
+    """Simulators outlive one evaluation: making them takes longer than a short evaluation."""
+    return EnvPool(TaskCard.model_validate_json(card), lanes)
+
+
+class _Table:
+    """Outcomes of one share while it is played, (S, n)."""
+
+    def __init__(self, seeds: int, episodes: int, goal: int) -> None:
+        shape = (seeds, episodes)
+        self.success = np.zeros(shape, np.bool_)
+        self.ret, self.path_length = np.zeros(shape), np.zeros(shape)
+        self.steps = np.zeros(shape, np.int64)
+        self.start_xy, self.goal_xy = np.zeros((*shape, goal), np.float32), np.zeros((*shape, goal), np.float32)
+        self.routes: list[list[list[Any]]] = [[[] for _ in range(episodes)] for _ in range(seeds)]
+
+
+def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None]) -> EvalResult:
+    """Play one share: each lane takes the next episode of its seed as soon as it has finished one."""
+    pool = _pool(plan.card.model_dump_json(), plan.seeds * LANES)
+    table = _Table(plan.seeds, len(share), pool.achieved.shape[1])
+    waiting = [iter(range(len(share))) for _ in range(plan.seeds)]
+    job = np.full(len(pool), -1)  # place in the share of the episode each lane plays; -1 is idle
+    owner = np.repeat(np.arange(plan.seeds), LANES)
+
+    def take(lane: int) -> None:
+        seed = int(owner[lane])
+        job[lane] = place = next(waiting[seed], -1)
+        if place < 0:
+            pool.inputs[lane] = 0.0
+            return
+        pool.reset(lane, plan.seed(seed, share[place]), plan.options(seed, share[place]))
+        table.start_xy[seed, place], table.goal_xy[seed, place] = pool.achieved[lane], pool.desired[lane]
+        if plan.record:
+            table.routes[seed][place].append((pool.achieved[lane].copy(), pool.inputs[lane].copy()))
+
+    for lane in range(len(pool)):
+        take(lane)
+    while (active := job >= 0).any():
+        lanes = np.flatnonzero(active)
+        at = (owner[lanes], job[lanes])
+        actions = _actions(act, pool, plan.seeds, lanes)
+        before = pool.achieved[lanes].astype(np.float64)
+        pool.step(actions, active)
+        table.ret[at] += pool.reward[lanes]
+        table.steps[at] += 1
+        table.path_length[at] += np.linalg.norm(pool.achieved[lanes] - before, axis=-1)
+        if plan.record:
+            _record(table, pool, at, lanes, actions)
+        for lane in lanes[pool.terminated[lanes] | pool.truncated[lanes]]:
+            table.success[owner[lane], job[lane]] = pool.is_success[lane]
+            finished()
+            take(int(lane))
+    return _result(table, plan)
+
+
+def _actions(act: Act, pool: EnvPool, seeds: int, lanes: IntArray) -> FloatArray:
+    """Actions of every lane, (N, A)."""
+    actions = np.asarray(act(pool.inputs.reshape(seeds, LANES, -1)), np.float32).reshape(len(pool), -1)
+    if not np.isfinite(actions[lanes]).all():
+        raise ToolkitError("the policy returned an action that is not finite: training has diverged; lower lr")
+    return actions
+
+
+def _record(table: _Table, pool: EnvPool, at: tuple[IntArray, IntArray], lanes: IntArray, actions: FloatArray) -> None:
+    for seed, place, lane in zip(*at, lanes, strict=True):
+        row = (pool.achieved[lane].copy(), pool.inputs[lane].copy(), actions[lane].copy(), pool.reward[lane])
+        table.routes[seed][place].append(row)
+
+
+def _result(table: _Table, plan: _Plan) -> EvalResult:
+    """Add what follows from the geometry."""
+    maze, radius = plan.card.maze, plan.card.goal.radius
+    shortest = np.zeros(table.ret.shape)
+    for index in np.ndindex(shortest.shape):
+        whole = maze.shortest_length(table.start_xy[index], table.goal_xy[index])
+        shortest[index] = max(0.0, whole - radius)  # the episode ends at the edge of the goal
+    fair = table.success & (shortest >= maze.scale)
+    ratio = np.divide(table.path_length, shortest, out=np.full(shortest.shape, np.nan), where=fair)
+    routes = tuple(tuple(_route(rows) for rows in seed) for seed in table.routes) if plan.record else None
+    return EvalResult(
+        table.success, table.ret, table.steps, table.path_length, shortest,
+        table.start_xy, table.goal_xy, ratio, routes,
+    )  # fmt: skip
+
+
+def _route(rows: list[Any]) -> Route:
+    steps = rows[1:]
+    return Route(
+        np.stack([row[0] for row in rows]),
+        np.stack([row[1] for row in rows]),
+        np.stack([row[2] for row in steps]),
+        np.array([row[3] for row in steps], np.float32),
+    )
+
+
+def _join(parts: list[EvalResult]) -> EvalResult:
+    """The shares side by side."""
+    names = [field.name for field in fields(EvalResult) if field.name != "routes"]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names}
+    routes = None
+    if parts[0].routes is not None:
+        seeds = zip(*(part.routes or () for part in parts), strict=True)
+        routes = tuple(tuple(route for part in seed for route in part) for seed in seeds)
+    return EvalResult(**arrays, routes=routes)

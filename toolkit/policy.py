@@ -1,0 +1,191 @@
+"""A trained policy, from a checkpoint alone, on any machine (level 3)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from toolkit import checkpoint, config, nn
+from toolkit.agents import AGENTS, Agent
+from toolkit.checkpoint import Leaf
+from toolkit.maze import Cell
+from toolkit.strict_yaml import parse
+from toolkit.tasks import TaskCard
+from toolkit.types import FloatArray, Json, Spec, ToolkitError
+
+Observation: TypeAlias = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
+
+STATE, MEAN, STD = "agent/", "normalizer/mean", "normalizer/std"
+
+
+def describe(
+    agent_name: str, agent: Agent[Any], card: TaskCard, seeds: Sequence[int], far_starts: Sequence[Cell] = ()
+) -> Json:
+    """What a checkpoint's meta data must hold under "policy" for `load_policy` to read it."""
+    return {
+        "agent": agent_name,
+        "config": agent.cfg.model_dump(mode="json"),
+        "spec": {"obs_dim": agent.spec.obs_dim, "action_dim": agent.spec.action_dim},
+        "task": config.dump(card),
+        "seeds": [int(seed) for seed in seeds],
+        "far_starts": [[int(row), int(col)] for row, col in far_starts],
+    }
+
+
+def policy_tensors(state: Any, mean: Leaf, std: Leaf) -> dict[str, Leaf]:
+    """The tensors that belong to it: the agent's state stacked over S seeds, and the normaliser, (O,) each."""
+    return checkpoint.flatten({"agent": state, "normalizer": {"mean": mean, "std": std}})
+
+
+class Policy:
+    """S policies of one run, one for each seed, behind the normaliser they were trained with.
+
+    `act` serves all seeds at once, for `evaluate`; `predict` is Stable-Baselines3's protocol for the one at position
+    `seed`. Inputs are what `card.policy_input` makes of an observation, actions lie in [-1, 1].
+    """
+
+    def __init__(self, tensors: Mapping[str, Leaf], meta: Json, seed: int = 0) -> None:
+        try:
+            about = meta["policy"]
+            self.agent_name, self.seeds = str(about["agent"]), [int(s) for s in about["seeds"]]
+            self.far_starts: list[Cell] = [(int(row), int(col)) for row, col in about["far_starts"]]
+            cfg, spec, task = about["config"], Spec(**about["spec"]), about["task"]
+            kind = AGENTS[self.agent_name]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ToolkitError(f"this checkpoint holds no policy this version knows: {error!r}") from error
+        if not 0 <= seed < len(self.seeds):
+            raise ToolkitError(f"seed {seed}: expected a position from 0 to {len(self.seeds) - 1}, of {self.seeds}")
+        self.card = _valid(TaskCard, task)
+        self.agent: Agent[Any] = kind(_valid(kind.Config, cfg), spec)
+        _check_sizes(self.agent, tensors)
+        self.seed = seed
+        # copies: aligned memory of torch's own, so that a product has the same bits wherever the tensors came from
+        kept = {k: torch.as_tensor(v).detach().cpu().clone() for k, v in tensors.items() if k.startswith(STATE)}
+        self._state = checkpoint.unflatten({k[len(STATE) :]: v for k, v in kept.items()}, self._like())
+        self.mean, self.std = (_vector(tensors, name, spec.obs_dim) for name in (MEAN, STD))
+        self._meta = {"policy": about}
+        self._one = _pick(self._state, seed)
+        self._noise = torch.Generator().manual_seed(self.seeds[seed])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors = policy_tensors(self._state, self.mean, self.std)
+        return Policy, ({name: np.asarray(leaf) for name, leaf in tensors.items()}, self._meta, self.seed)
+
+    @torch.no_grad()
+    def act(self, inputs: FloatArray) -> FloatArray:
+        """Greedy actions of every seed, (S, N, O) -> (S, N, A)."""
+        return self._act(self._state, inputs, None)
+
+    def predict(
+        self,
+        observation: Observation,
+        state: tuple[npt.NDArray[Any], ...] | None = None,
+        episode_start: npt.NDArray[Any] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[FloatArray, tuple[npt.NDArray[Any], ...] | None]:
+        """Actions for one observation or a batch, Dict or flat (the policy's input), (..., O) -> (..., A).
+
+        Actions are in the bounds of the task's environment. `state` comes back as it is: the policy has no memory.
+        """
+        if isinstance(observation, Mapping):
+            inputs = self.card.policy_input({key: np.asarray(value) for key, value in observation.items()})
+        else:
+            inputs = np.asarray(observation, np.float32)
+        if inputs.shape[-1:] != (self.agent.spec.obs_dim,):
+            raise ToolkitError(
+                f"observation of shape {inputs.shape}: expected {self.agent.spec.obs_dim} numbers in the last place, "
+                f"or a Dict observation of task {self.card.name}"
+            )
+        batch = inputs.reshape(1, -1, inputs.shape[-1])
+        with torch.no_grad():
+            action = self._act(self._one, batch, None if deterministic else self._noise)
+        return action.reshape(*inputs.shape[:-1], -1), state
+
+    def q(self, inputs: FloatArray, action: FloatArray) -> FloatArray:
+        """The agent's estimate of the discounted return, (S, N, O), (S, N, A) -> (S, N); NaN where it keeps none."""
+        nn.set_matmul_dtype(torch.float32)
+        with torch.no_grad():
+            value = torch.vmap(self.agent.q)(self._state, self._normalise(inputs), torch.as_tensor(action))
+        return np.asarray(value.numpy(), np.float32)
+
+    def _act(self, state: Any, inputs: FloatArray, noise: torch.Generator | None) -> FloatArray:
+        nn.set_matmul_dtype(torch.float32)
+        shape = (*inputs.shape[:-1], self.agent.spec.action_dim)
+        z = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
+        action = self.agent.act(state, self._normalise(inputs), z)
+        return np.asarray(action.numpy(), np.float32)
+
+    def _normalise(self, inputs: FloatArray) -> torch.Tensor:
+        return (torch.as_tensor(inputs) - self.mean) / self.std
+
+    def _like(self) -> Any:
+        """The shapes of the agent's state, stacked over the seeds."""
+        fresh = self.agent.init(torch.Generator().manual_seed(0))
+        return torch.utils._pytree.tree_map(lambda leaf: leaf.expand(len(self.seeds), *leaf.shape), fresh)
+
+
+def load_policy(run_or_checkpoint: str | Path, seed: int = 0) -> Policy:
+    """The policy of a run folder (its last trained stage), a stage's folder or a checkpoint folder.
+
+    `seed` is the position, in the run's list of seeds, of the one `predict` speaks for. Raises ToolkitError when
+    nothing there holds a policy, or it is damaged.
+    """
+    tensors, meta = checkpoint.load(find_checkpoint(run_or_checkpoint))
+    return Policy(tensors, meta, seed)
+
+
+def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
+    """The checkpoint folder meant by a run, a stage or a checkpoint folder."""
+    folder = Path(run_or_checkpoint)
+    if not folder.is_dir():
+        raise ToolkitError(f"{folder}: no such folder; expected a run, one of its stages or a checkpoint")
+    stages = folder / "stages"
+    places = [folder, folder / "checkpoint"] + [stages / name / "checkpoint" for name in _last_first(folder)]
+    for place in places:
+        if checkpoint.exists(place):
+            return place
+    raise ToolkitError(
+        f"{folder}: no checkpoint here; expected a run with a trained stage, a stage or a checkpoint folder"
+    )
+
+
+def _last_first(run: Path) -> list[str]:
+    """Names of a run's stages, in the order of its pipeline, last first."""
+    resolved = run / "pipeline.yaml"
+    if not resolved.is_file():
+        return []
+    value = parse(resolved.read_text(encoding="utf-8"), str(resolved)).value
+    stages = value.get("stages") if isinstance(value, dict) else None
+    return [str(name) for name in reversed(list(stages))] if isinstance(stages, dict) else []
+
+
+def _valid(model: Any, value: Any) -> Any:
+    made, problems = config.validate(model, value)
+    if made is None:
+        raise ToolkitError(f"this checkpoint's {model.__name__} does not fit this version: {problems[0]}")
+    return made
+
+
+def _check_sizes(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> None:
+    """Refuse networks larger than the tensors at hand, before memory is asked for them."""
+    widths = [agent.spec.obs_dim, *agent.cfg.hidden, agent.spec.action_dim]
+    held = sum(int(np.prod(tuple(leaf.shape))) for leaf in tensors.values())
+    if min(widths) < 1 or max(a * b for a, b in itertools.pairwise(widths)) * getattr(agent.cfg, "members", 1) > held:
+        raise ToolkitError(f"this checkpoint's tensors do not hold networks of {widths} units")
+
+
+def _vector(tensors: Mapping[str, Leaf], name: str, size: int) -> torch.Tensor:
+    if name not in tensors or tuple(tensors[name].shape) != (size,):
+        raise ToolkitError(f"this checkpoint's {name} is missing or not of {size} numbers")
+    return torch.as_tensor(tensors[name]).detach().float().cpu().clone()
+
+
+def _pick(state: Any, seed: int) -> Any:
+    """The state of one seed, with a leading axis of 1."""
+    return torch.utils._pytree.tree_map(lambda leaf: leaf[seed : seed + 1].clone(), state)
