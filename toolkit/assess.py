@@ -22,7 +22,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def assess(
+def evaluate_run(
     run_or_checkpoint: str | Path,
     episodes: int = 100,
     starts: Starts | None = None,

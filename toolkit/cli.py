@@ -1,0 +1,211 @@
+"""The command line: parse, call, print.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 bad input, 130 and
+143 interrupted. Imports of the parts that take seconds to load stand inside the commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from toolkit import __version__
+from toolkit.types import Json, ToolkitError
+
+app = typer.Typer(
+    name="toolkit",
+    help="From scripted demonstrations to a fine-tuned, evaluated robot policy, in one YAML file.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
+Progress = Literal["auto", "plain", "none"]
+
+
+@app.command()
+def pipeline(
+    file: Annotated[str, typer.Argument(help="Pipeline: a name from `toolkit list pipelines`, or a path.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; an existing one is resumed.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.NAME=VALUE", help="Change a value of the file.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, write nothing.")] = False,
+    start_from: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run again from here on.")] = None,
+    progress: Annotated[Progress, typer.Option(help="auto: a live view on a terminal, else plain lines.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline, or go on where it stopped."""
+
+    def call() -> Json:
+        from toolkit.pipeline.runner import run_pipeline
+
+        return run_pipeline(
+            file, out=out, overrides=override or (), start_from=start_from, progress=progress, dry_run=dry_run
+        )
+
+    _answer(call, as_json, lambda summary: summary.get("lines", []))
+
+
+@app.command()
+def collect(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a name from `toolkit list datasets`, or a path.")],
+    task: Annotated[str | None, typer.Option(help="Task card to collect for, in place of the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of Minari datasets to write into.")] = Path("data"),
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes, in place of the recipe's number.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record scripted demonstrations as a Minari dataset."""
+
+    def call() -> Json:
+        from toolkit.assess import cores
+        from toolkit.collect import collect
+        from toolkit.controllers import load_recipe
+        from toolkit.tasks import load_card
+
+        chosen = load_recipe(recipe)
+        if episodes is not None:
+            chosen = chosen.model_copy(update={"episodes": episodes})
+        card = load_card(task or chosen.task)
+        with _progress("collect") as show:
+            dataset = collect(chosen, card, out, seed=seed, workers=workers or cores(), progress=show)
+        return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": chosen.episodes}
+
+    _answer(call, as_json, lambda result: [result["dataset"]])
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed.")] = 100,
+    starts: Annotated[
+        Literal["far", "all"] | None,
+        typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
+    ] = None,
+    workers: Workers = None,
+    video: Annotated[Path | None, typer.Option(help="Film of the first episodes, .mp4 or .gif.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained policy: success, return, steps, routes."""
+
+    def call() -> Json:
+        from toolkit.assess import evaluate_run
+
+        with _progress("evaluate") as show:
+            return evaluate_run(run, episodes, starts, workers, out, video, show)
+
+    def lines(summary: Json) -> list[str]:
+        from toolkit.assess import table
+
+        return table(summary)
+
+    _answer(call, as_json, lines)
+
+
+@app.command(name="list")
+def list_(
+    kind: Annotated[
+        Literal["envs", "datasets", "pipelines", "agents"] | None, typer.Argument(help="One kind only.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show tasks, recipes, pipelines and algorithms."""
+
+    def call() -> Json:
+        from toolkit import catalog
+
+        found: Json = {}
+        for name in catalog.KINDS:
+            if kind in (None, name):
+                rows = catalog.entries(name)
+                found[name] = [{"name": row.name, "path": str(row.path), "summary": row.summary} for row in rows]
+        if kind in (None, "agents"):
+            from toolkit.agents import AGENTS
+
+            found["agents"] = [{"name": name, "summary": agent.summary} for name, agent in AGENTS.items()]
+        return found
+
+    def lines(found: Json) -> Iterator[str]:
+        width = max((len(row["name"]) for rows in found.values() for row in rows), default=0)
+        for name, rows in found.items():
+            yield f"{name}:"
+            yield from (f"  {row['name']:{width}}  {row['summary']}" for row in rows)
+
+    _answer(call, as_json, lines)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: AsJson = False) -> None:
+    """Write the report page of a run anew."""
+
+    def call() -> Json:
+        from toolkit.report import write_report
+
+        return {"report": str(write_report(run))}
+
+    _answer(call, as_json, lambda result: [result["report"]])
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"toolkit {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _terminated)
+    app()
+
+
+def _terminated(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
+    raise SystemExit(143)
+
+
+def _answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]) -> None:
+    """Make the call and print its result; what libraries print on the way goes to standard error."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = call()
+    except ToolkitError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None
+    for line in [json.dumps(result, allow_nan=False)] if as_json else lines(result):
+        print(line)
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A console with one stage, moved by calls of (episodes done, episodes in all)."""
+    from toolkit.console import Console
+
+    with Console() as console:
+        started = False
+
+        def show(done: int, total: int) -> None:
+            nonlocal started
+            if not started:
+                console.stage_started(name, total, "episodes")
+                started = True
+            console.advance(done)
+
+        yield show
+        if started:
+            console.stage_finished(name)
