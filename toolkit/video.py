@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from toolkit.evaluate import Route
+from toolkit.evaluate import EvalResult, Route, evaluate
 from toolkit.maze import Maze
+from toolkit.policy import Policy
 from toolkit.tasks import TaskCard
 from toolkit.types import FloatArray, ToolkitError
 
 WIDTH = 480  # pixels, about
+SMOOTH = 2  # drawn this many times larger, then averaged
 FRAMES_PER_S = 25
 STEPS_PER_FRAME = 4
 PAUSE_FRAMES = 10  # after each episode
@@ -41,12 +45,31 @@ def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]]) -
     check_video(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = _frames(card, routes)
-    if path.suffix == ".gif":
-        first, *rest = [Image.fromarray(frame).quantize(64) for frame in frames]
-        first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_S, loop=0, disposal=1)
-    else:
-        _write_mp4(path, frames)
+    unfinished = path.with_name(f".{path.stem}.tmp{path.suffix}")  # a broken film never stands under the given name
+    try:
+        if path.suffix == ".gif":
+            _write_gif(unfinished, frames)
+        else:
+            _write_mp4(unfinished, frames)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
+
+
+def record_video(policy: Policy, path: Path, episodes: int = 4, base_seed: int = 0) -> EvalResult:
+    """Play and film `episodes` episodes of every seed, from the far starts where the policy knows them."""
+    check_video(path)
+    starts = policy.far_starts or None
+    seeds = len(policy.seeds)
+    result = evaluate(policy.act, policy.card, seeds, episodes, starts, base_seed=base_seed, record_routes=True)
+    write_video(path, policy.card, result.routes or ())
+    return result
+
+
+def _write_gif(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
+    first, *rest = [Image.fromarray(frame).quantize(64) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_S, loop=0, disposal=1)
 
 
 def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
@@ -77,7 +100,9 @@ class _Canvas:
 
     def __init__(self, maze: Maze) -> None:
         self.maze = maze
-        self.pixels = max(8, WIDTH // maze.wall.shape[1] // 2 * 2)  # a cell's side; even, as video codecs ask
+        side = max(8, WIDTH // maze.wall.shape[1] // 2 * 2)  # of a cell in the film; even, as video codecs ask
+        self.size = (side * maze.wall.shape[1], side * maze.wall.shape[0])
+        self.pixels = SMOOTH * side
         blown = maze.wall.repeat(self.pixels, 0).repeat(self.pixels, 1)
         self.empty = Image.new("RGB", (blown.shape[1], blown.shape[0]), FLOOR)
         self.empty.paste(WALL, mask=Image.fromarray(blown.astype(np.uint8) * 255))
@@ -87,16 +112,19 @@ class _Canvas:
     def draw(self, card: TaskCard, trails: Sequence[FloatArray], routes: Sequence[Route]) -> npt.NDArray[np.uint8]:
         picture = self.empty.copy()
         pen = ImageDraw.Draw(picture)
-        for trail, route in zip(trails, routes, strict=True):
-            self._disc(pen, _goal(card, route), card.goal.radius, GOAL)
-            if len(trail) == len(route.xy) and route.reward[-1] == card.reward.success:
-                self._disc(pen, _goal(card, route), card.goal.radius, REACHED)
+        goals = [_goal(card, route) for route in routes]
+        over = [len(trail) == len(route.xy) for trail, route in zip(trails, routes, strict=True)]
+        for goal in goals:
+            self._disc(pen, goal, card.goal.radius, GOAL)
+        for trail, goal in itertools.compress(zip(trails, goals, strict=True), over):
+            if card.reached(trail[-1], goal):
+                self._disc(pen, goal, card.goal.radius, REACHED)
         for index, trail in enumerate(trails):
             colour = COLOURS[index % len(COLOURS)]
             if len(trail) > 1:
-                pen.line([self._at(xy) for xy in trail], fill=colour, width=2)
+                pen.line([self._at(xy) for xy in trail], fill=colour, width=2 * SMOOTH, joint="curve")
             self._disc(pen, trail[-1], 0.2 * self.maze.scale, colour)
-        return np.asarray(picture, np.uint8)
+        return np.asarray(picture.resize(self.size, Image.Resampling.BOX), np.uint8)
 
     def _at(self, xy: npt.NDArray[Any]) -> tuple[float, float]:
         scale = self.pixels / self.maze.scale
