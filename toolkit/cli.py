@@ -183,7 +183,7 @@ def _answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any
             result = call()
     except ToolkitError as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -118,4 +118,6 @@ class Episodes:
 
 
 class ToolkitError(Exception):
-    """Something the user can mend; the message says what, where and how. The command line exits with 2."""
+    """Something the user can mend; the message says what, where and how. The command line exits with `exit_code`."""
+
+    exit_code = 2
