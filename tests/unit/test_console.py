@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.console import Console, before_and_after, duration, number, printable
+from toolkit.console import Console, before_and_after, duration, number, printable, rate
 
 SUMMARY = {
     "stages": {
@@ -260,13 +260,15 @@ def test_words() -> None:
     assert [duration(s) for s in (-3, 0, 7.4, 724, 3723)] == ["0:00", "0:00", "0:07", "12:04", "1:02:03"]
     values = [None, float("nan"), 0.0, 0.98, -61.25, 12345.6, 3e-6, 2e9, float("inf")]
     assert [number(v) for v in values] == ["-", "-", "0.00", "0.98", "-61.2", "12,346", "3.0e-06", "2.0e+09", "inf"]
+    assert [rate(v) for v in (None, float("nan"), 1.0, 0.0033)] == ["-", "-", "1.00", "0.00"]
     assert printable("a\x1b[2J\nb") == "a [2J b"
 
 
 def test_before_and_after() -> None:
     assert before_and_after(SUMMARY) == ("pretrain", "finetune")
     assert before_and_after({}) == (None, None)
-    offline = {"stages": {k: v for k, v in SUMMARY["stages"].items() if k != "finetune"}}
-    assert before_and_after(offline) == (None, "pretrain")
+    offline = SUMMARY | {"stages": {k: v for k, v in SUMMARY["stages"].items() if k != "finetune"}}
+    assert before_and_after(offline) == (None, "pretrain")  # clone is a baseline
+    assert before_and_after({"stages": offline["stages"]}) == (None, None)  # two agents side by side
     unfinished = {"stages": SUMMARY["stages"] | {"finetune": {"kind": "online"}}}
     assert before_and_after(unfinished) == ("pretrain", None)

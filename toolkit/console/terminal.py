@@ -22,7 +22,7 @@ from rich.text import Text
 
 from toolkit.console.stage import Stage
 from toolkit.console.stream import SafeStream
-from toolkit.console.words import duration, number, printable, result_rows
+from toolkit.console.words import duration, number, printable, rate, result_rows
 from toolkit.types import Json
 
 Progress = Literal["auto", "plain", "none"]
@@ -142,10 +142,10 @@ class Console:
         table.add_column("per seed")
         for label, success, strong in result_rows(summary):
             low, high = success.get("ci95") or (None, None)
-            per_seed = " ".join(number(value) for value in success.get("per_seed") or [])
-            interval = f"{number(low)} to {number(high)}" if low is not None else ""
+            per_seed = " ".join(rate(value) for value in success.get("per_seed") or [])
+            interval = f"{rate(low)} to {rate(high)}" if low is not None else ""
             style = "bold" if strong else ""
-            table.add_row(printable(label), number(success.get("iqm")), interval, per_seed, style=style)
+            table.add_row(printable(label), rate(success.get("iqm")), interval, per_seed, style=style)
         if table.row_count:
             self._rich.print(table)
         if report is not None:
@@ -180,8 +180,9 @@ class Console:
             value = values[name]
             each = [value] if isinstance(value, int | float) else [float(x) for x in value]
             mean = sum(each) / len(each) if each else float("nan")
-            per_seed = " ".join(number(x) for x in each) if len(each) > 1 else ""
-            rows.append((LABELS.get(name, printable(name.replace("/", " "))), number(mean), per_seed))
+            show = rate if name.endswith("success") else number
+            per_seed = " ".join(show(x) for x in each) if len(each) > 1 else ""
+            rows.append((LABELS.get(name, printable(name.replace("/", " "))), show(mean), per_seed))
         return rows
 
     def _view(self) -> RenderableType:

@@ -25,6 +25,11 @@ def number(value: float | None) -> str:
     return f"{value:,.{0 if size >= 1000 else 1 if size >= 10 else 2}f}"
 
 
+def rate(value: float | None) -> str:
+    """A share of one, 0.98; a dash for nothing and NaN."""
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
+
+
 def printable(text: str) -> str:
     """The text on one line, without characters that would move a cursor or change a colour."""
     return "".join(c if c.isprintable() else " " for c in text)
@@ -33,8 +38,9 @@ def printable(text: str) -> str:
 def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     """The stages whose success a reader compares: before the online part and at the end.
 
-    Before is the last offline stage ahead of the first online one, baselines left out; without an online stage
-    there is no before. After is the last stage that measured a success.
+    Before is the last offline stage ahead of the first online one, after the last stage from there on; baselines are
+    left out. Without an online stage there is no before, and an after only where a single stage measured a success:
+    of several agents side by side none is the result.
     """
     stages = summary.get("stages", {})
     baselines = summary.get("baselines", {})
@@ -43,6 +49,8 @@ def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     ahead = list(stages)[: online[0]] if online else []
     before = [name for name in measured if name in ahead and stages[name].get("kind") == "offline"]
     after = [name for name in measured if name not in ahead]
+    if not online and len(after) > 1:
+        after = []
     return (before[-1] if before else None), (after[-1] if after else None)
 
 

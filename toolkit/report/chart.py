@@ -1,0 +1,150 @@
+"""Curves over training: mean, interval over seeds, each seed, and the values behind them for the page's hover."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from markupsafe import Markup
+
+from toolkit.report.svg import Axis, Floats, area, line, tag, tick_label, value_axis
+
+WIDTH, HEIGHT = 460, 270
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+MOST_POINTS = 240  # of a curve; more cannot be told apart
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over training: steps (n,) and values (n, S)."""
+
+    name: str
+    colour: int  # 1 to 6, a colour of the page
+    steps: Floats
+    values: Floats
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Over the seeds that have a value, (n,)."""
+        known = np.isfinite(self.values)
+        count = known.sum(1)
+        total = np.where(known, self.values, 0.0).sum(1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @cached_property
+    def interval(self) -> tuple[Floats, Floats] | None:
+        """95 % bootstrap interval of the mean over seeds, two of (n,); None with one seed."""
+        seeds = self.values.shape[1]
+        if seeds < 2:
+            return None
+        drawn = np.random.Generator(np.random.Philox(key=7)).integers(seeds, size=(RESAMPLES, seeds))
+        means = self.values[:, drawn].mean(-1)  # (n, RESAMPLES)
+        low, high = np.percentile(means, [2.5, 97.5], axis=1)
+        return low, high
+
+    def thinned(self) -> Curve:
+        """At most `MOST_POINTS` points, the last one kept."""
+        size = len(self.steps)
+        keep = np.unique(np.linspace(0, size - 1, min(size, MOST_POINTS)).round().astype(int))
+        return Curve(self.name, self.colour, self.steps[keep], self.values[keep])
+
+    def until(self, step: float) -> Curve:
+        """The part up to a step."""
+        keep = self.steps <= step
+        return Curve(self.name, self.colour, self.steps[keep], self.values[keep])
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its words."""
+
+    title: str
+    caption: str
+    svg: Markup
+    legend: Sequence[tuple[str, str]] = ()  # class of the key, text
+    data: str = ""  # JSON for the page's hover
+
+
+def curve_figure(
+    title: str,
+    caption: str,
+    curves: Iterable[Curve],
+    x_label: str,
+    y_range: tuple[float, float] | None = None,
+    extras: Callable[[Axis, Axis], Markup] | None = None,
+) -> Figure | None:
+    """Draw curves on shared axes; None where no curve has a finite value."""
+    curves = [curve.thinned() for curve in curves if np.isfinite(curve.values).any()]
+    if not curves:
+        return None
+    steps = np.concatenate([curve.steps for curve in curves])
+    first, last = float(min(steps.min(), 0)), float(steps.max())
+    x = Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT)
+    everything = np.concatenate([curve.values.ravel() for curve in curves])
+    y = Axis(*y_range, HEIGHT - BOTTOM, TOP) if y_range else value_axis(everything, HEIGHT - BOTTOM, TOP)
+    ends = ", ".join(f"{curve.name} ends at {tick_label(float(curve.mean[-1]))}" for curve in curves)
+    svg = tag(
+        "svg",
+        _frame(x, y, x_label),
+        extras(x, y) if extras else "",
+        *(_draw(curve, x, y, thin=len(curves) <= 3) for curve in curves),
+        tag("line", class_="cursor", y1=TOP, y2=HEIGHT - BOTTOM),
+        *(tag("circle", class_=f"dot fill{curve.colour}", r=4) for curve in curves),
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"{title} against {x_label}: {ends}",
+    )
+    legend = [(f"fill{curve.colour}", curve.name) for curve in curves] if len(curves) > 1 else []
+    return Figure(title, caption, svg, legend, _hover(curves, x, y, x_label))
+
+
+def _frame(x: Axis, y: Axis, x_label: str) -> Markup:
+    parts = []
+    for value in y.ticks():
+        at = y.at(value)
+        parts.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at))
+        parts.append(tag("text", tick_label(value), x=LEFT - 8, y=at + 4, text_anchor="end"))
+    for value in x.ticks():
+        at = x.at(value)
+        anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
+        parts.append(tag("text", tick_label(value), x=at, y=HEIGHT - BOTTOM + 17, text_anchor=anchor))
+    base = HEIGHT - BOTTOM
+    parts.append(tag("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=base, y2=base))
+    parts.append(tag("text", x_label, class_="unit", x=WIDTH - RIGHT, y=HEIGHT - 5, text_anchor="end"))
+    return Markup("").join(parts)
+
+
+def _draw(curve: Curve, x: Axis, y: Axis, thin: bool) -> Markup:
+    xs = x(curve.steps)
+    parts = []
+    if curve.interval:
+        parts.append(tag("path", class_=f"band fill{curve.colour}", d=area(xs, *(y(side) for side in curve.interval))))
+    if thin and curve.values.shape[1] > 1:
+        for seed in range(curve.values.shape[1]):
+            parts.append(tag("path", class_=f"seed line{curve.colour}", d=line(xs, y(curve.values[:, seed]))))
+    if len(xs) == 1:
+        parts.append(tag("circle", class_=f"fill{curve.colour}", cx=xs.item(), cy=y(curve.mean).item(), r=4))
+    parts.append(tag("path", class_=f"mean line{curve.colour}", d=line(xs, y(curve.mean))))
+    return Markup("").join(parts)
+
+
+def _hover(curves: Sequence[Curve], x: Axis, y: Axis, x_label: str) -> str:
+    """Steps, and for each curve what it is there; null where it has no value."""
+    steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+    series = []
+    for curve in curves:
+        low, high = curve.interval or (curve.mean, curve.mean)
+        order = {step: place for place, step in enumerate(curve.steps.tolist())}
+        places = [order.get(step) for step in steps.tolist()]
+        columns = {"v": curve.mean, "lo": low, "hi": high, "y": y(curve.mean)}
+        values = {key: [_plain(column, place) for place in places] for key, column in columns.items()}
+        series.append({"name": curve.name} | values)
+    return json.dumps({"unit": x_label, "step": steps.tolist(), "x": x(steps).round(1).tolist(), "series": series})
+
+
+def _plain(column: Floats, place: int | None) -> float | None:
+    return None if place is None or not np.isfinite(column[place]) else float(f"{column[place]:.4g}")

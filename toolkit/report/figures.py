@@ -1,0 +1,185 @@
+"""Which pictures a run gets: scores, learning curves, the switch, values, losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from toolkit.console import rate
+from toolkit.log import series
+from toolkit.report.chart import RIGHT, TOP, WIDTH, Curve, Figure, curve_figure
+from toolkit.report.run import Run, Score, Stage, real
+from toolkit.report.svg import Axis, Floats, tag, tick_label
+
+AXES = {"offline": "gradient steps", "online": "environment steps"}
+SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
+SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
+
+
+def score_figure(run: Run) -> Figure | None:
+    """Every measured success: interval, middle and the seeds, one row each."""
+    agents = {name for name, _ in run.baselines}
+    rows = [(f"{name} (baseline)", score, 6) for name, score in run.baselines]
+    shown = [stage for stage in run.stages if stage.success and stage.agent not in agents]
+    rows += [
+        (stage.name, stage.success, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.success
+    ]
+    if not rows:
+        return None
+    gap, top = 38, 8
+    x = Axis(0, 1, 142, WIDTH - 58)
+    bottom = top + gap * len(rows)
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(tag("line", class_="grid", x1=x.at(tick), x2=x.at(tick), y1=top, y2=bottom))
+        parts.append(tag("text", tick_label(tick), x=x.at(tick), y=bottom + 17, text_anchor="middle"))
+    for place, (name, score, colour) in enumerate(rows):
+        parts.append(_score_row(name, score, colour, x, top + gap * (place + 0.5)))
+    words = "; ".join(f"{name} {rate(score.iqm)}" for name, score, _ in rows)
+    box = f"0 0 {WIDTH} {bottom + 24}"
+    svg = tag("svg", *parts, viewBox=box, role="img", aria_label=f"Success: {words}")
+    caption = "Interquartile mean, 95 % interval and each seed (small circles)."
+    return Figure("Success", caption, svg)
+
+
+def _score_row(name: str, score: Score, colour: int, x: Axis, y: float) -> Markup:
+    short = name if len(name) < 21 else name[:19] + "…"
+    parts = [tag("text", short, tag("title", name), x=0, y=y + 4, class_="name")]
+    if math.isfinite(score.low) and math.isfinite(score.high):
+        low, high = x.at(max(0.0, score.low)), x.at(min(1.0, score.high))
+        width = max(high - low, 3.0)
+        parts.append(tag("rect", class_=f"interval fill{colour}", x=low, y=y - 7, width=width, height=14, rx=3))
+    for seed in score.per_seed:
+        if math.isfinite(seed):
+            parts.append(tag("circle", class_=f"ring line{colour}", cx=x.at(seed), cy=y, r=3.5))
+    at = x.at(score.iqm)
+    parts.append(tag("line", class_=f"middle line{colour}", x1=at, x2=at, y1=y - 10, y2=y + 10))
+    parts.append(tag("text", rate(score.iqm), x=WIDTH, y=y + 4, text_anchor="end", class_="value"))
+    return Markup("").join(parts)
+
+
+def learning_figures(run: Run, metric: str, title: str) -> list[Figure]:
+    """One figure for each kind of step a metric was measured against."""
+    y_range = SUCCESS if metric == "eval/success" else None
+    figures = []
+    for kind, unit in AXES.items():
+        stages = run.curves(kind)
+        caption = f"During {_listed([stage.name for stage in stages])}, against {unit}."
+        curves = [_curve(stage, metric, stage.name, colour) for stage, colour in _coloured(run, stages)]
+        figures.append(curve_figure(f"{title}, {kind}", caption, curves, unit, y_range))
+    return [figure for figure in figures if figure]
+
+
+def switch_figure(run: Run) -> Figure | None:
+    """Success in the first steps after the switch, with the dip and the way back."""
+    stages = run.curves("online")
+    if not stages:
+        return None
+    curve = _curve(stages[0], "eval/success", stages[0].name, 1).until(SWITCH_STEPS)
+    if len(curve.steps) < 2:
+        return None
+    before = real(run.switch.get("before"))
+    if math.isnan(before) and run.before and run.before.success:
+        before = run.before.success.iqm
+    recovery = real(run.switch.get("recovery_env_steps"))
+    low = float(np.nanmin(np.append(curve.values, before)))
+    # A dip of a few per cent is what this picture is about: show the part of the axis it happens in.
+    y_range = SUCCESS if low < 0.4 else (math.floor(low * 10 - 0.5) / 10, 1.02)
+    caption = "Success at every evaluation after the switch; shaded is what fell short of the level before it."
+    return curve_figure(
+        "The first steps online",
+        caption,
+        [curve],
+        "environment steps after the switch",
+        y_range,
+        extras=lambda x, y: _switch_marks(curve, before, recovery, x, y),
+    )
+
+
+def _switch_marks(curve: Curve, before: float, recovery: float, x: Axis, y: Axis) -> Markup:
+    parts = []
+    if math.isfinite(before):
+        level = y.at(before)
+        xs, short = x(curve.steps), np.maximum(y(np.minimum(curve.mean, before)), level)
+        outline = "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(xs, short, strict=True) if math.isfinite(py))
+        parts.append(tag("path", class_="regret", d=f"M{xs[0]:.1f} {level:.1f}L{outline}L{xs[-1]:.1f} {level:.1f}Z"))
+        parts.append(tag("line", class_="level", x1=x.start, x2=x.end, y1=level, y2=level))
+        words = f"before the switch {rate(before)}"
+        parts.append(
+            tag("text", words, x=WIDTH - RIGHT, y=level + 16 if level < y.start - 40 else level - 6, text_anchor="end")
+        )
+    if math.isfinite(recovery) and 0 < recovery <= x.high:
+        at = x.at(recovery)
+        anchor, shift = ("start", 5) if at < WIDTH * 0.6 else ("end", -5)
+        parts.append(tag("line", class_="level", x1=at, x2=at, y1=TOP, y2=y.start))
+        parts.append(tag("text", f"back after {recovery:,.0f} steps", x=at + shift, y=y.start - 8, text_anchor=anchor))
+    return Markup("").join(parts)
+
+
+def value_figures(run: Run) -> list[Figure]:
+    """What each critic believed, beside what was true; then all critics in one picture."""
+    figures, policies = [], []
+    for kind, unit in AXES.items():
+        for stage, colour in _coloured(run, run.curves(kind)):
+            caption = f"During {stage.name}" + (f" ({stage.agent})." if stage.agent not in ("", stage.name) else ".")
+            names = (("q_data", "Q on data", 1), ("q_policy", "Q on policy", 2), ("mc_return", "true return", 3))
+            curves = [_curve(stage, name, words, colour) for name, words, colour in names]
+            policy = _curve(stage, "q_policy", stage.name, colour)
+            if kind == "offline" and np.isfinite(policy.values).any():
+                policies.append(policy)
+            if any(np.isfinite(curve.values).any() for curve in curves[:2]):
+                figures.append(_value_figure(run, f"Q and truth, {stage.name}", caption, curves, unit))
+    if len(policies) > 1:
+        caption = "The value each critic gives to its own policy’s actions, all offline stages."
+        figures.insert(0, _value_figure(run, "Q on policy, compared", caption, policies, AXES["offline"]))
+    return [figure for figure in figures if figure]
+
+
+def _value_figure(run: Run, title: str, caption: str, curves: Sequence[Curve], unit: str) -> Figure | None:
+    """Shades the returns that are possible at all where a curve leaves them."""
+    low, high = run.return_range
+    values = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in curves])
+    if not ((values < low) | (values > high)).any():
+        return curve_figure(title, caption, curves, unit)
+
+    def possible(x: Axis, y: Axis) -> Markup:
+        top, bottom = (min(max(y.at(bound), y.end), y.start) for bound in (high, low))
+        return tag("rect", class_="possible", x=x.start, y=top, width=x.end - x.start, height=bottom - top)
+
+    return curve_figure(title, f"{caption} Shaded: the returns that are possible.", curves, unit, extras=possible)
+
+
+def loss_figures(run: Run) -> list[Figure]:
+    """Every loss of every stage."""
+    figures = []
+    for kind, unit in AXES.items():
+        for stage, _ in _coloured(run, run.curves(kind)):
+            names = sorted({name for row in stage.rows for name in row if name.startswith("loss/")})
+            for name in names:
+                curve = _curve(stage, name, stage.name, 2)
+                figures.append(curve_figure(f"{name.removeprefix('loss/')} loss, {stage.name}", "", [curve], unit))
+    return [figure for figure in figures if figure]
+
+
+def _coloured(run: Run, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
+    """Stages with a colour each: the ones a reader follows first, baselines after."""
+    baselines = {name for name, _ in run.baselines}
+    order = sorted(stages, key=lambda stage: stage.agent in baselines)
+    colours = {stage.name: 1 + place % 6 for place, stage in enumerate(order)}
+    return [(stage, colours[stage.name]) for stage in stages]
+
+
+def _curve(stage: Stage, metric: str, name: str, colour: int) -> Curve:
+    steps, values = series(stage.rows, metric)
+    return Curve(name, colour, _floats(steps), values)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _floats(array: object) -> Floats:
+    return np.asarray(array, np.float64)

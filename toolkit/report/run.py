@@ -1,0 +1,157 @@
+"""What a run folder holds, read so that a missing or unfinished part is absent and nothing else fails."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit import strict_yaml
+from toolkit.console import before_and_after
+from toolkit.log import read_metrics
+from toolkit.types import Json, ToolkitError
+
+
+@dataclass(frozen=True)
+class Score:
+    """A success rate: middle, 95 % interval, one number per seed; NaN and empty where unknown."""
+
+    iqm: float
+    low: float
+    high: float
+    per_seed: Sequence[float]
+    episodes: int | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the run, with what its folder holds."""
+
+    name: str
+    kind: str
+    agent: str
+    wall_s: float
+    success: Score | None
+    path_ratio: float
+    rows: Sequence[Json]  # of metrics.jsonl
+    routes: Json | None
+    pieces: Json | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder."""
+
+    name: str
+    description: str
+    task: str
+    seeds: Sequence[int]
+    stages: Sequence[Stage]
+    baselines: Sequence[tuple[str, Score]]
+    before: Stage | None
+    after: Stage | None
+    switch: Json
+    return_range: tuple[float, float]  # of the returns that are possible; NaN where unknown
+    wall_s: float
+    peak_rss_mb: float
+    versions: Json
+    config: str
+
+    def curves(self, kind: str) -> list[Stage]:
+        """Stages of a kind that measured anything."""
+        return [stage for stage in self.stages if stage.kind == kind and stage.rows]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder; ToolkitError where it is none, or a file in it is no JSON."""
+    folder = Path(folder)
+    if not (folder / "stages").is_dir() and not (folder / "summary.json").is_file():
+        raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, found neither")
+    summary = _json(folder / "summary.json") or {}
+    config = folder / "pipeline.yaml"
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    plan = strict_yaml.parse(text, config.name).value
+    plan = plan if isinstance(plan, dict) else {}
+    names = _stage_names(folder, summary, plan)
+    summary = summary | {"stages": {name: _dict(_dict(summary.get("stages")).get(name)) for name in names}}
+    stages = {name: _stage(folder, name, summary, plan) for name in names}
+    before, after = before_and_after(summary)
+    low, high = summary.get("return_range") or (None, None)
+    baselines = [(name, _score(_dict(entry).get("success"))) for name, entry in _dict(summary.get("baselines")).items()]
+    return Run(
+        name=str(summary.get("name") or plan.get("name") or folder.resolve().name),
+        description=str(summary.get("description") or plan.get("description") or ""),
+        task=str(summary.get("task") or plan.get("task") or ""),
+        seeds=summary.get("seeds") or plan.get("seeds") or [],
+        stages=list(stages.values()),
+        baselines=[(name, score) for name, score in baselines if score],
+        before=stages[before] if before and stages[before].success else None,
+        after=stages[after] if after and stages[after].success else None,
+        switch=_dict(summary.get("switch")),
+        return_range=(real(low), real(high)),
+        wall_s=real(summary.get("wall_s")),
+        peak_rss_mb=real(summary.get("peak_rss_mb")),
+        versions=_dict(summary.get("versions")),
+        config=text,
+    )
+
+
+def real(value: Any) -> float:
+    """A number, or the middle of a summary of numbers; NaN for anything else."""
+    if isinstance(value, dict):
+        value = value.get("iqm")
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _stage_names(folder: Path, summary: Json, plan: Json) -> list[str]:
+    """In the order of the plan; what it does not name comes last."""
+    known = list(_dict(summary.get("stages")))
+    found = sorted(path.name for path in (folder / "stages").glob("*") if path.is_dir())
+    planned = [name for name in _dict(plan.get("stages")) if name in known or name in found]
+    return list(dict.fromkeys([*planned, *known, *found]))
+
+
+def _stage(folder: Path, name: str, summary: Json, plan: Json) -> Stage:
+    entry = summary["stages"][name]
+    planned = _dict(_dict(plan.get("stages")).get(name))
+    files = folder / "stages" / name
+    rows = read_metrics(files / "metrics.jsonl")
+    phases = {row["phase"] for row in rows}
+    agent = entry.get("agent") or planned.get("agent") or ""
+    return Stage(
+        name=name,
+        kind=str(entry.get("kind") or planned.get("kind") or ("online" if "online" in phases else "offline")),
+        agent=str(agent.get("name", "") if isinstance(agent, dict) else agent),
+        wall_s=real(entry.get("wall_s")),
+        success=_score(entry.get("success")),
+        path_ratio=real(entry.get("path_ratio")),
+        rows=rows,
+        routes=_json(files / "routes.json"),
+        pieces=_json(files / "pieces.json"),
+    )
+
+
+def _score(value: Any) -> Score | None:
+    middle = real(value)
+    if not isinstance(value, dict) or math.isnan(middle):
+        return None
+    low, high = (real(bound) for bound in value.get("ci95") or (None, None))
+    episodes = value.get("episodes")
+    per_seed = [real(x) for x in value.get("per_seed") or []]
+    return Score(middle, low, high, per_seed, episodes if isinstance(episodes, int) else None)
+
+
+def _json(path: Path) -> Json | None:
+    if not path.is_file():
+        return None
+    try:
+        return _dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ToolkitError(f"{path}: expected JSON, got something else ({error}); run its stage again") from None
+
+
+def _dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
