@@ -14,7 +14,6 @@ from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
 from toolkit.maze import Cell, Maze
 
-
 _GOLDEN = (5**0.5 - 1) / 2
 
 

@@ -40,7 +40,7 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._steps = 0
 
     @property
-    def maze(self) -> Maze | None:
+    def maze(self) -> Maze:
         """Geometry of the maze the task is played in."""
         return self._simulator.maze
 
@@ -103,7 +103,7 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         if unknown:
             raise ToolkitError(f"reset options {unknown} are unknown; expected {list(_OPTIONS)}")
         given_start, given_goal = (self._given(options, name) for name in _OPTIONS)
-        goal = given_goal or self.card.goal.cell or self._draw(self._simulator.maze.free_cells, given_start)
+        goal = given_goal or self.card.goal.cell or self._draw(self.maze.free_cells, given_start)
         start = given_start or self._draw(self.card.start_cells, goal)
         if start == goal:
             raise ToolkitError(f"start_cell and goal_cell are both {list(start)}; expected two different cells")
@@ -113,8 +113,8 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         cell = options.get(name)
         if cell is None:
             return None
-        if len(cell) != 2 or not self._simulator.maze.is_free(cell):
-            free = [list(free) for free in self._simulator.maze.free_cells]
+        if len(cell) != 2 or not self.maze.is_free(cell):
+            free = [list(free) for free in self.maze.free_cells]
             raise ToolkitError(f"{name}: expected a free cell (row, col) of {self.card.name}, got {cell}; free: {free}")
         return int(cell[0]), int(cell[1])
 
@@ -125,8 +125,8 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         return choices[self.np_random.integers(len(choices))]
 
     def _scatter(self, cell: Cell, noise: float) -> npt.NDArray[np.float64]:
-        centre = self._simulator.maze.cell_to_xy(cell)
-        return centre + self.np_random.uniform(-noise, noise, GOAL_DIM) * self._simulator.maze.scale
+        centre = self.maze.cell_to_xy(cell)
+        return centre + self.np_random.uniform(-noise, noise, GOAL_DIM) * self.maze.scale
 
 
 def make_env(card: TaskCard, render_mode: str | None = None) -> TaskEnv:

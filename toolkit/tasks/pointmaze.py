@@ -57,10 +57,11 @@ class PointMaze:
         registry_spec(env_id)
         # The library writes the maze's XML beside the system's temporary folder under a name made from the clock:
         # it stays for ever, and two processes that start together meet. A folder of our own ends both.
+        arguments = env_kwargs if render_mode is None else {**env_kwargs, "render_mode": render_mode}
         with _making, tempfile.TemporaryDirectory(prefix="maze-") as folder:
             usual, tempfile.tempdir = tempfile.tempdir, folder
             try:
-                made: Any = gymnasium.make(env_id, disable_env_checker=True, render_mode=render_mode, **env_kwargs)
+                made: Any = gymnasium.make(env_id, disable_env_checker=True, **arguments)
             finally:
                 tempfile.tempdir = usual
         self.env_spec = made.spec
