@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +35,7 @@ Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes 
 
 LANES = 16  # episodes a seed plays at once
 SHARE = 25  # episodes a seed plays in one share of the work
+WORTH = 100_000  # environment steps that repay the start of a process, some seconds
 
 
 class Route(NamedTuple):
@@ -55,6 +58,7 @@ class EvalResult:
     shortest: npt.NDArray[np.float64]  # metres from the start to the edge of the goal's radius, around the walls
     start_xy: FloatArray  # (S, n, G)
     goal_xy: FloatArray  # (S, n, G)
+    start_inputs: FloatArray  # (S, n, O) what the policy saw first
     path_ratio: npt.NDArray[np.float64]  # travelled over shortest; NaN for failures and starts within a cell's length
     routes: tuple[tuple[Route, ...], ...] | None = None  # [seed][episode], where asked for
 
@@ -108,8 +112,9 @@ def evaluate(
     """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A).
 
     `starts` are the cells to begin in, each equally often; None leaves that to the card. With `workers` above 1 the
-    work is spread over processes, and `act` must survive pickling, as a `Policy` or its `act` does. Raises
-    ToolkitError when the policy returns a number that is not finite, or a process dies.
+    work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
+    as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not finite, or a
+    process dies.
     """
     if min(seeds, episodes, workers) < 1 or (starts is not None and not len(starts)):
         raise ToolkitError(
@@ -120,10 +125,11 @@ def evaluate(
     plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes)
     shares = plan.shares()
     count = _Count(plan, progress)
-    if workers == 1 or len(shares) == 1:
+    workers = min(workers, len(shares), seeds * episodes * card.max_episode_steps // WORTH)
+    if workers <= 1:
         with _one_thread():
             return _join([_play(act, plan, share, count) for share in shares])
-    return _join(_spread(act, plan, shares, min(workers, len(shares)), count))
+    return _join(_spread(act, plan, shares, workers, count))
 
 
 class _Count:
@@ -174,8 +180,17 @@ _worker: tuple[Act, _Plan]
 def _start_worker(packed: bytes) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and then ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _worker = pickle.loads(packed)  # from the parent process, never from a file
+
+
+def _end_with_parent() -> None:
+    """A worker waits for work on a pipe that it holds open itself: it would outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _play_in_worker(share: range) -> EvalResult:
@@ -202,19 +217,20 @@ def _pool(card: str, lanes: int) -> EnvPool:
 class _Table:
     """Outcomes of one share while it is played, (S, n)."""
 
-    def __init__(self, seeds: int, episodes: int, goal: int) -> None:
+    def __init__(self, seeds: int, episodes: int, goal: int, inputs: int) -> None:
         shape = (seeds, episodes)
         self.success = np.zeros(shape, np.bool_)
         self.ret, self.path_length = np.zeros(shape), np.zeros(shape)
         self.steps = np.zeros(shape, np.int64)
         self.start_xy, self.goal_xy = np.zeros((*shape, goal), np.float32), np.zeros((*shape, goal), np.float32)
+        self.start_inputs = np.zeros((*shape, inputs), np.float32)
         self.routes: list[list[list[Any]]] = [[[] for _ in range(episodes)] for _ in range(seeds)]
 
 
 def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None]) -> EvalResult:
     """Play one share: each lane takes the next episode of its seed as soon as it has finished one."""
     pool = _pool(plan.card.model_dump_json(), plan.seeds * LANES)
-    table = _Table(plan.seeds, len(share), pool.achieved.shape[1])
+    table = _Table(plan.seeds, len(share), pool.achieved.shape[1], pool.inputs.shape[1])
     waiting = [iter(range(len(share))) for _ in range(plan.seeds)]
     job = np.full(len(pool), -1)  # place in the share of the episode each lane plays; -1 is idle
     owner = np.repeat(np.arange(plan.seeds), LANES)
@@ -227,6 +243,7 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None]) -> 
             return
         pool.reset(lane, plan.seed(seed, share[place]), plan.options(seed, share[place]))
         table.start_xy[seed, place], table.goal_xy[seed, place] = pool.achieved[lane], pool.desired[lane]
+        table.start_inputs[seed, place] = pool.inputs[lane]
         if plan.record:
             table.routes[seed][place].append((pool.achieved[lane].copy(), pool.inputs[lane].copy()))
 
@@ -276,7 +293,7 @@ def _result(table: _Table, plan: _Plan) -> EvalResult:
     routes = tuple(tuple(_route(rows) for rows in seed) for seed in table.routes) if plan.record else None
     return EvalResult(
         table.success, table.ret, table.steps, table.path_length, shortest,
-        table.start_xy, table.goal_xy, ratio, routes,
+        table.start_xy, table.goal_xy, table.start_inputs, ratio, routes,
     )  # fmt: skip
 
 

@@ -165,7 +165,12 @@ class Dies:
         os._exit(9)
 
 
-def test_bad_policies_are_told_apart() -> None:
+def test_few_episodes_start_no_process() -> None:
+    evaluate(lambda x: 0 * x[..., :2], CARD, seeds=1, episodes=SHARE + 1, workers=2)
+
+
+def test_bad_policies_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
     with pytest.raises(ToolkitError, match="not finite"):
         evaluate(Diverged(), CARD, seeds=1, episodes=1)
     with pytest.raises(ToolkitError, match="workers=1"):

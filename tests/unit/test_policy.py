@@ -150,7 +150,8 @@ def test_stable_baselines3_evaluates_it() -> None:
     assert -40 <= evaluate_policy(policy, flat, n_eval_episodes=2)[0] <= 0
 
 
-def test_workers_change_no_bit() -> None:
+def test_workers_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
     learner, tensors, meta = parts()
     policy = Policy({k: torch.as_tensor(v) for k, v in tensors.items()}, meta)
     assert pickle.loads(pickle.dumps(policy)).agent_name == "iql"
