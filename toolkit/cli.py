@@ -47,6 +47,10 @@ def pipeline(
     """Run a pipeline, or go on where it stopped."""
 
     def call() -> Json:
+        from toolkit.pipeline.load import load_spec
+
+        load_spec(file, override or ())  # refuses most mistakes before the runner has loaded torch
+
         from toolkit.pipeline.runner import run_pipeline
 
         return run_pipeline(
@@ -64,6 +68,7 @@ def collect(
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes, in place of the recipe's number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
     workers: Workers = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a dataset of the same name.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Record scripted demonstrations as a Minari dataset."""
@@ -79,7 +84,7 @@ def collect(
             chosen = chosen.model_copy(update={"episodes": episodes})
         card = load_card(task or chosen.task)
         with _progress("collect") as show:
-            dataset = collect(chosen, card, out, seed=seed, workers=workers or cores(), progress=show)
+            dataset = collect(chosen, card, out, seed, workers or cores(), show, replace)
         return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": chosen.episodes}
 
     _answer(call, as_json, lambda result: [result["dataset"]])

@@ -1,0 +1,137 @@
+"""The command line as a shell sees it: exit codes, what goes to which stream, and how fast a mistake is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOOLKIT = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+
+
+def toolkit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TOOLKIT, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+def test_help_names_every_command() -> None:
+    result = toolkit("--help")
+    assert result.returncode == 0
+    for command in ("pipeline", "collect", "evaluate", "list", "report"):
+        assert f"  {command} " in result.stdout
+
+
+def test_version() -> None:
+    from toolkit import __version__
+
+    assert toolkit("--version").stdout == f"toolkit {__version__}\n"
+
+
+def test_list_shows_one_line_each(tmp_path: Path) -> None:
+    lines = toolkit("list", "envs", cwd=tmp_path).stdout.splitlines()
+    assert lines[0] == "envs:"
+    assert any(line.split()[0] == "pointmaze-medium" and len(line.split()) > 3 for line in lines[1:])
+
+
+def test_list_as_json(tmp_path: Path) -> None:
+    result = toolkit("list", "--json", cwd=tmp_path)
+    found = json.loads(result.stdout)
+    assert list(found) == ["envs", "datasets", "pipelines", "agents"]
+    assert "stitch" in [row["name"] for row in found["datasets"]]
+    assert "iql" in [row["name"] for row in found["agents"]]
+    assert all(row["summary"] for rows in found.values() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pipelin"], "Did you mean 'pipeline'?"),
+        (["list", "env"], "'envs'"),
+        (["pipeline", "nowhere"], "no pipeline 'nowhere'"),
+        (["pipeline", "wrong.yaml"], "wrong.yaml:3: stages.fit.udt: expected one of "),
+        (["pipeline", "wrong.yaml", "--dry-run"], "did you mean 'utd'?"),
+        (["pipeline", "smoke", "--set", "nonsense"], "--set nonsense: expected NAME.NAME=VALUE"),
+        (["collect", "nowhere"], "no recipe 'nowhere'"),
+        (["collect", "stitch", "--episodes", "0"], "episodes"),
+        (["evaluate", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "nowhere", "--video", "film.avi"], "film.avi: expected a name that ends in .mp4 or .gif"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(
+        "name: wrong\ntask: pointmaze-medium\nstages: {fit: {kind: online, agent: sac, env_steps: 9, udt: 4}}\n"
+    )
+    result = toolkit(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == [wrong]
+
+
+def test_a_wrong_file_is_refused_within_a_second(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("name: wrong\ntask: pointmaze-medium\nstages: {}\nmore: 1\n")
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert toolkit("pipeline", "wrong.yaml", cwd=tmp_path).returncode == 2
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 1.0
+
+
+def test_collect_says_where_it_wrote(tmp_path: Path) -> None:
+    result = toolkit("collect", "stitch", "--episodes", "3", "--out", "here", "--workers", "1", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert (tmp_path / answer["dataset"] / "data" / "main_data.hdf5").is_file()
+    assert (answer["recipe"], answer["episodes"]) == ("stitch", 3)
+    again = toolkit("collect", "stitch", "--episodes", "3", "--out", "here", "--workers", "1", cwd=tmp_path)
+    assert again.returncode == 2
+    assert (
+        toolkit(
+            "collect", "stitch", "--episodes", "3", "--out", "here", "--workers", "1", "--replace", cwd=tmp_path
+        ).stdout.strip()
+        == answer["dataset"]
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = [*TOOLKIT, "collect", "navigate", "--episodes", "100000", "--workers", "1"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "started" in line:
+                break
+        process.send_signal(number)
+        began = time.perf_counter()
+        assert process.wait(20) == code
+        assert time.perf_counter() - began < 5
+        assert "Traceback" not in process.stderr.read()
+    assert not list(tmp_path.glob("data/pointmaze/[!.]*")), "nothing half-written bears a dataset's name"
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    code = "import sys, toolkit; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules); print(dir(toolkit))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    import toolkit
+
+    for name in toolkit.__all__:
+        assert repr(name) in result.stdout
+
+
+def test_public_names_load_when_used() -> None:
+    import toolkit
+
+    for name in toolkit.__all__:
+        assert getattr(toolkit, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        toolkit.nonsense  # noqa: B018
