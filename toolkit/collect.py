@@ -109,13 +109,13 @@ class Recorder:
         seen, actions, rewards, terminated = self._play(index, rng, env_seed, options)
         length = len(rewards)
         if self._recipe.routes == "stitch":
-            route = np.stack([observation["achieved_goal"] for observation in seen])
+            route = np.array([observation["achieved_goal"] for observation in seen])
             length = within_span(self._env.maze, route, self._recipe.max_cells)
         reached = terminated and length == len(rewards)
         last = np.arange(length) == length - 1
         return RecordedEpisode(
             seed=env_seed,
-            observations={key: np.stack([observation[key] for observation in seen[: length + 1]]) for key in seen[0]},
+            observations={key: np.array([observation[key] for observation in seen[: length + 1]]) for key in seen[0]},
             actions=actions[:length],
             rewards=np.array(rewards[:length], np.float64),
             terminations=last & reached,

@@ -35,6 +35,7 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         bounds = self._simulator.action_space
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, bounds.shape, np.float32)
         self._middle, self._half = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
+        self._unscaled = bool((self._middle == 0).all() and (self._half == 1).all())
         self._goal = np.zeros(GOAL_DIM)
         self._goal_near = self._goal.astype(np.float32)
         self._steps = 0
@@ -71,7 +72,7 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply one action in [-1, 1], (A,); what lies outside is clipped by the simulator."""
-        state = self._simulator.step(self._middle + self._half * action)
+        state = self._simulator.step(action if self._unscaled else self._middle + self._half * action)
         self._steps += 1
         success = bool(self.card.reached(state[:GOAL_DIM], self._goal_near))
         reward = self.card.reward.success if success else self.card.reward.step
