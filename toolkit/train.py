@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.data.replay import Normalizer, Replay, Sampler
+from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
 from toolkit.data.sampler import fill_noise
 from toolkit.learner import Learner
 from toolkit.tasks import EnvPool
@@ -56,14 +56,14 @@ class OfflinePlan:
     lr_schedule: Schedule
     log_every: int
     eval_every: int
+    relabel: Relabel | None = None
 
 
-def offline_loop(learner: Learner, data: Replay, plan: OfflinePlan, hooks: Hooks, begin: int = 0) -> None:
+def offline_loop(
+    learner: Learner, data: Replay, normalizer: Normalizer, plan: OfflinePlan, hooks: Hooks, begin: int = 0
+) -> None:
     """Train all seeds on `data` from gradient step `begin` to `plan.updates`."""
-    seeds = np.asarray(learner.seeds, np.int64)
-    sampler = Sampler(
-        learner.agent.spec, seeds, plan.batch_size, learner.agent.noise_dim, plan.n_step, plan.gamma, _BLOCK
-    )
+    sampler = _sampler(learner, plan, normalizer, _BLOCK)
     everything = np.full(_BLOCK, plan.batch_size, np.int64)
     if begin == 0:
         hooks.evaluate(learner, 0)
@@ -102,6 +102,7 @@ class OnlinePlan:
     log_every: int
     eval_steps: tuple[int, ...]
     offline_share: Callable[[int, int], float]  # (env_step, rows of online data) -> share of the batch
+    relabel: Relabel | None = None
 
 
 @dataclass
@@ -171,12 +172,15 @@ class Practice:
         A = self.ring.spec.action_dim
         noise = np.zeros((1, S, N, A), np.float32)
         fill_noise(noise, 0, np.asarray(self.seeds, np.int64) + _ACTION_STREAM, self.env_step)
-        obs = self.normalizer(pool.inputs)
+        obs, achieved = self.normalizer(pool.inputs), pool.achieved.copy()
         shape = (S, N, -1)
         action = learner.act(*(torch.from_numpy(x.reshape(shape)).to(learner.device) for x in (obs, noise)))
         actions = action.cpu().numpy().reshape(S * N, A)
         pool.step(actions)
-        self.ring.push(obs, actions, pool.reward, self.normalizer(pool.inputs), pool.terminated, pool.truncated, gamma)
+        after = self.normalizer(pool.inputs)
+        push(
+            self.ring, obs, actions, pool.reward, after, achieved, pool.achieved, pool.terminated, pool.truncated, gamma
+        )  # fmt: skip
         self.env_step += N
         for lane in range(S * N):
             self.history[lane].append(actions[lane].copy())
@@ -195,12 +199,9 @@ class Practice:
 
 def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan: OnlinePlan, hooks: Hooks) -> None:
     """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step."""
-    seeds = np.asarray(learner.seeds, np.int64)
     N = practice.envs
     updates = N * plan.utd
-    sampler = Sampler(
-        learner.agent.spec, seeds, plan.batch_size, learner.agent.noise_dim, plan.n_step, plan.gamma, updates
-    )
+    sampler = _sampler(learner, plan, practice.normalizer, updates)
     evals = set(plan.eval_steps)
     if not practice.episodes:
         practice.start()
@@ -229,6 +230,13 @@ def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan:
 def _online_state(learner: Learner, practice: Practice) -> Saved:
     tensors, meta = practice.state()
     return {"agent": learner.state, "practice": tensors}, {"step": practice.env_step, "practice": meta}
+
+
+def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Normalizer, updates: int) -> Sampler:
+    seeds, agent = np.asarray(learner.seeds, np.int64), learner.agent
+    return Sampler(
+        agent.spec, seeds, plan.batch_size, agent.noise_dim, plan.n_step, plan.gamma, updates, plan.relabel, normalizer
+    )
 
 
 def _rollouts(practice: Practice) -> Values:

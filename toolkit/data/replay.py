@@ -2,10 +2,10 @@
 
 One transition is one float32 row, so that drawing it touches one place in memory:
 
-    kind | reward | terminated | Monte Carlo return | obs (O) | action (A)
+    transitions left | reward | terminated | Monte Carlo return | obs (O) | action (A) | achieved goal (G)
 
-An episode of T transitions takes T + 1 rows; the last one, of kind FINAL, holds its final observation. The next
-observation of a transition is therefore the observation of the row after it, stored once.
+An episode of T transitions takes T + 1 rows; the last one, with no transition left, holds its final observation.
+The next observation of a transition is therefore the observation of the row after it, stored once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from toolkit.data.sampler import FINAL, HEADER, STEP, fill_noise, fill_steps, push_steps
-from toolkit.types import Batch, BoolArray, FloatArray, IntArray, Spec, ToolkitError
+from toolkit.data.sampler import HEADER, fill_goals, fill_noise, fill_steps, push_steps
+from toolkit.types import Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 # Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
 NO_RETURN = -1e6
@@ -40,6 +40,20 @@ class Normalizer(NamedTuple):
         return ((obs - self.mean) / self.std).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Relabel:
+    """How goals are drawn anew: shares of the recorded goal and of the episode's future; the rest is random.
+
+    `radius`, `step_reward` and `goal_reward` are the task's rule, in the units of the achieved goals.
+    """
+
+    own: float
+    future: float
+    radius: float
+    step_reward: float
+    goal_reward: float
+
+
 @dataclass
 class Replay:
     """Rows in one or more streams; within a stream transitions follow one another in time.
@@ -49,69 +63,45 @@ class Replay:
     """
 
     spec: Spec
-    rows: FloatArray  # (K, capacity, 4 + O + A)
+    rows: FloatArray  # (K, capacity, 4 + O + A + G)
     size: IntArray  # (K,) rows written
     head: IntArray  # (K,) where the next transition goes
     begun: IntArray  # (K,) transitions of the unfinished episode
     streams_per_seed: int
 
     @classmethod
-    def from_episodes(
-        cls,
-        obs: FloatArray,
-        action: FloatArray,
-        reward: FloatArray,
-        terminated: BoolArray,
-        starts: IntArray,
-        gamma: float,
-    ) -> Replay:
-        """Pack episodes, laid out as in `types.Episodes`, with normalised policy inputs `obs` (R, O)."""
-        R, O = obs.shape
-        A = action.shape[1]
+    def from_episodes(cls, episodes: Episodes, inputs: FloatArray, gamma: float) -> Replay:
+        """Pack episodes with their normalised policy inputs (R, O). Raises ToolkitError when there are no rows."""
+        R, O = inputs.shape
         if R >= 2**32 or R == 0:
             raise ToolkitError(f"a data set of {R} rows; between 1 and 2^32 - 1 can be sampled")
-        kind = np.full(R, STEP, np.float32)
-        kind[starts[1:] - 1] = FINAL
-        returns = discounted_returns(reward, kind, gamma)
-        columns = [kind[:, None], reward[:, None], terminated[:, None], returns[:, None], obs, action]
-        rows = np.ascontiguousarray(np.concatenate(columns, axis=1, dtype=np.float32))[None]
+        left = np.repeat(episodes.starts[1:] - 1, np.diff(episodes.starts)) - np.arange(R)
+        returns = discounted_returns(episodes.reward, left, gamma)
+        header = [x[:, None] for x in (left, episodes.reward, episodes.terminated, returns)]
+        columns = [*header, inputs, episodes.action, episodes.achieved]
+        rows = np.concatenate(columns, axis=1, dtype=np.float32, casting="unsafe")[None]
         full = np.array([R], np.int64)
-        return cls(Spec(O, A), rows, full, full * 0, full * 0, streams_per_seed=0)
+        return cls(Spec(O, episodes.action.shape[1]), rows, full, full * 0, full * 0, streams_per_seed=0)
 
     @classmethod
-    def ring(cls, spec: Spec, seeds: int, envs: int, capacity: int) -> Replay:
+    def ring(cls, spec: Spec, goal_dim: int, seeds: int, envs: int, capacity: int) -> Replay:
         """Empty rings for `envs` environments of each seed, `capacity` transitions a seed."""
         K, rows = seeds * envs, max(capacity // envs, 2) + 1
-        zeros = np.zeros(K, np.int64)
-        packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim), np.float32)
-        return cls(spec, packed, zeros, zeros.copy(), zeros.copy(), streams_per_seed=envs)
-
-    def push(
-        self,
-        obs: FloatArray,
-        action: FloatArray,
-        reward: FloatArray,
-        next_obs: FloatArray,
-        terminated: BoolArray,
-        truncated: BoolArray,
-        gamma: float,
-    ) -> None:
-        """Append one transition to every ring; arrays are (K, ...)."""
-        push_steps(
-            self.rows, self.size, self.head, self.begun, obs, action, reward, next_obs, terminated, truncated, gamma, NO_RETURN
-        )  # fmt: skip
+        size, head, begun = (np.zeros(K, np.int64) for _ in range(3))
+        packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + goal_dim), np.float32)
+        return cls(spec, packed, size, head, begun, streams_per_seed=envs)
 
     def written(self) -> int:
         """Rows that one seed can draw from, final rows included."""
         return int(self.size[: max(self.streams_per_seed, 1)].sum())
 
 
-def discounted_returns(reward: FloatArray, kind: FloatArray, gamma: float) -> FloatArray:
+def discounted_returns(reward: FloatArray, left: IntArray, gamma: float) -> FloatArray:
     """Discounted reward to the end of each recorded episode, (R,); 0 on final rows."""
     returns = np.zeros(len(reward), np.float64)
     total = 0.0
     for i in range(len(reward) - 1, -1, -1):
-        total = 0.0 if kind[i] == FINAL else reward[i] + gamma * total
+        total = 0.0 if left[i] == 0 else reward[i] + gamma * total
         returns[i] = total
     return returns.astype(np.float32)
 
@@ -120,14 +110,24 @@ class Sampler:
     """Draws `updates` batches for all seeds at once into one preallocated array.
 
     Rows [0, k) of a batch come from `offline`, the rest from `online`; k is the caller's, for each update.
+    `relabel` draws goals anew; the last columns of the policy input then hold the goal, scaled by `normalizer`.
     """
 
     def __init__(
-        self, spec: Spec, seeds: IntArray, batch_size: int, noise_dim: int, n_step: int, gamma: float, updates: int
+        self,
+        spec: Spec,
+        seeds: IntArray,
+        batch_size: int,
+        noise_dim: int,
+        n_step: int,
+        gamma: float,
+        updates: int,
+        relabel: Relabel | None = None,
+        normalizer: Normalizer | None = None,
     ) -> None:
         self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
-        self.batch_size, self.noise_dim = batch_size, noise_dim
-        self.noise_column = 2 * spec.obs_dim + 2 * spec.action_dim + 3
+        self.batch_size, self.noise_dim, self.relabel, self.normalizer = batch_size, noise_dim, relabel, normalizer
+        self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3
         width = self.noise_column + noise_dim
         self.packed = torch.zeros((updates, len(seeds), batch_size, width), dtype=torch.float32)
         self._out: FloatArray = self.packed.numpy()
@@ -146,15 +146,37 @@ class Sampler:
         zero, full = np.zeros(U, np.int64), np.full(U, self.batch_size, np.int64)
         split = np.clip(offline_rows[:U], 0, self.batch_size)
         for replay, begin, end in ((offline, zero, split), (online, split, full)):
-            if replay is None or not (end > begin).any():
-                continue
-            fill_steps(
-                out, begin, end, replay.rows, replay.size, replay.streams_per_seed, self.seeds, step,
-                self.n_step, self.gamma, self.spec.obs_dim, self.spec.action_dim,
-            )  # fmt: skip
+            if replay is not None and (end > begin).any():
+                self._fill(out, begin, end, replay, step)
         if self.noise_dim:
             fill_noise(out, self.noise_column, self.seeds, step)
         return self.packed[:U]
+
+    def _fill(self, out: FloatArray, begin: IntArray, end: IntArray, replay: Replay, step: int) -> None:
+        O, A = self.spec.obs_dim, self.spec.action_dim
+        how = (self.seeds, step, self.n_step, self.gamma, O, A)
+        if self.relabel is None:
+            fill_steps(out, begin, end, replay.rows, replay.size, replay.streams_per_seed, *how)
+            return
+        G = replay.rows.shape[-1] - HEADER - O - A
+        normalizer = self.normalizer or Normalizer(np.zeros(O, np.float32), np.ones(O, np.float32))
+        mean, std = normalizer.mean[-G:], normalizer.std[-G:]
+        rule = self.relabel
+        fill_goals(
+            out, begin, end, replay.rows, replay.size, replay.head, replay.streams_per_seed, *how,
+            rule.own, rule.future, rule.radius, rule.step_reward, rule.goal_reward, mean, std,
+        )  # fmt: skip
+
+
+def push(
+    ring: Replay, obs: FloatArray, action: FloatArray, reward: FloatArray, next_obs: FloatArray, achieved: FloatArray,
+    next_achieved: FloatArray, terminated: BoolArray, truncated: BoolArray, gamma: float,
+) -> None:  # fmt: skip
+    """Append one transition to every ring; arrays are (K, ...)."""
+    push_steps(
+        ring.rows, ring.size, ring.head, ring.begun, obs, action, reward, next_obs, achieved, next_achieved,
+        terminated, truncated, gamma, NO_RETURN,
+    )  # fmt: skip
 
 
 def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec) -> Batch:
@@ -162,6 +184,5 @@ def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec) -> Batch:
     O, A = spec.obs_dim, spec.action_dim
     widths = [O, A, O, A, 1, 1, 1, packed.shape[-1] - 2 * O - 2 * A - 3]
     obs, action, next_obs, next_action, reward, discount, mc_return, noise = packed.split(widths, -1)
-    scalars = (x.squeeze(-1) for x in (reward, discount, mc_return))
-    reward, discount, mc_return = scalars
+    reward, discount, mc_return = (x.squeeze(-1) for x in (reward, discount, mc_return))
     return Batch(obs, action, reward, discount, next_obs, mc_return, next_action, noise, lr_scale)

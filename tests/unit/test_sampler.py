@@ -1,0 +1,259 @@
+"""The numba kernels against a plain NumPy reference, and the properties a sampler must have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler, push
+from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
+from toolkit.types import Episodes, FloatArray, Spec
+
+M64 = (1 << 64) - 1
+
+
+def mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & M64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & M64
+    return x ^ (x >> 31)
+
+
+def draw(seed: int, step: int, row: int, j: int) -> int:
+    key = mix((mix((seed * 0x9E3779B97F4A7C15 + 1) & M64) + step * 0xD1342543DE82EF95) & M64)
+    return mix((key + (row * (1 << 20) + j + 1) * 0x9E3779B97F4A7C15) & M64)
+
+
+def unit(bits: int) -> float:
+    return (bits >> 11) * 2.0**-53
+
+
+def below(bits: int, n: int) -> int:
+    return ((bits >> 32) * n) >> 32
+
+
+def make_episodes(lengths: list[int], seed: int = 0, goal: int = 0) -> Episodes:
+    """Random episodes; every second one ends by termination, the others by truncation."""
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)])
+    R = int(starts[-1])
+    f = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    episodes = Episodes(
+        f(R, 3), f(R, goal), f(R, goal), f(R, 2), f(R), np.zeros(R, bool), np.zeros(R, bool), starts.astype(np.int64)
+    )
+    for e, end in enumerate(starts[1:]):
+        episodes.reward[end - 1], episodes.action[end - 1] = 0.0, 0.0
+        (episodes.terminated if e % 2 == 0 else episodes.truncated)[end - 2] = True
+    return episodes
+
+
+def reference_pick(replay: Replay, seed_index: int, seed: int, step: int, b: int) -> tuple[int, int]:
+    count = max(replay.streams_per_seed, 1)
+    j = 0
+    while True:
+        bits = draw(seed, step, b, j)
+        k = seed_index * replay.streams_per_seed + below(mix(bits ^ 0xBF58476D1CE4E5B9), count)
+        i = below(bits, int(replay.size[k]))
+        if replay.rows[k, i, LEFT] != 0:
+            return k, i
+        j += 1
+
+
+def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float) -> FloatArray:
+    """One row of a batch without noise, computed the plain way."""
+    O, A = replay.spec.obs_dim, replay.spec.action_dim
+    rows = replay.rows[k]
+    first, reward, discount = rows[i], np.float32(0), np.float32(1)
+    for _ in range(n):
+        reward += discount * rows[i, REWARD]
+        discount *= np.float32(gamma)
+        ended = rows[i, TERMINATED]
+        i = (i + 1) % len(rows)
+        if ended:
+            discount = np.float32(0)
+            break
+        if rows[i, LEFT] == 0:
+            break
+    wide = slice(HEADER, HEADER + O + A)
+    return np.concatenate([first[wide], rows[i, wide], [reward, discount, first[RETURN]]]).astype(np.float32)
+
+
+def filled_ring(seed: int, seeds: int, envs: int, capacity: int, steps: int, goal: int = 0) -> tuple[Replay, list]:
+    """A ring after `steps` pushes of random episodes, and everything pushed, by stream."""
+    rng = np.random.default_rng(seed)
+    ring = Replay.ring(Spec(3, 2), goal, seeds, envs, capacity)
+    K = seeds * envs
+    log: list = [[] for _ in range(K)]
+    obs = rng.standard_normal((K, 3)).astype(np.float32)
+    for t in range(steps):
+        after = rng.standard_normal((K, 3)).astype(np.float32)
+        action = rng.uniform(-1, 1, (K, 2)).astype(np.float32)
+        reward = rng.standard_normal(K).astype(np.float32)
+        ends = rng.random(K) < 0.2
+        terminated = ends & (rng.random(K) < 0.5)
+        truncated = ends & ~terminated
+        push(ring, obs, action, reward, after, obs[:, :goal], after[:, :goal], terminated, truncated, 0.9)
+        for k in range(K):
+            log[k].append((t, obs[k], action[k], reward[k], after[k], terminated[k], truncated[k]))
+        obs = np.where(ends[:, None], rng.standard_normal((K, 3)).astype(np.float32), after)
+    return ring, log
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    n=st.integers(1, 7),
+    seed=st.integers(0, 1 << 30),
+    step=st.integers(0, 1 << 33),
+)
+def test_offline_batches_equal_the_reference(lengths: list[int], n: int, seed: int, step: int) -> None:
+    episodes = make_episodes(lengths)
+    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    sampler = Sampler(replay.spec, np.array([seed, seed + 1]), 8, 0, n, 0.9, updates=2)
+    got = sampler.draw(step, replay, None, np.array([8, 8])).numpy()
+    for u in range(2):
+        for s in range(2):
+            for b in range(8):
+                k, i = reference_pick(replay, s, seed + s, step + u, b)
+                np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    capacity=st.integers(4, 40),
+    steps=st.integers(1, 120),
+    envs=st.integers(1, 3),
+    n=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_ring_batches_equal_the_reference_and_stay_inside_episodes(
+    capacity: int, steps: int, envs: int, n: int, seed: int
+) -> None:
+    ring, log = filled_ring(seed, 2, envs, capacity * envs, steps)
+    sampler = Sampler(ring.spec, np.array([5, 9]), 16, 0, n, 0.9, updates=1)
+    got = sampler.draw(3, None, ring, np.array([0])).numpy()
+    for s in range(2):
+        for b in range(16):
+            k, i = reference_pick(ring, s, (5, 9)[s], 3, b)
+            assert s * envs <= k < (s + 1) * envs
+            np.testing.assert_array_equal(got[0, s, b], reference_steps(ring, k, i, n, 0.9))
+            # the window that was drawn is one that was really pushed, step by step
+            start = next(x for x in log[k] if np.array_equal(x[1], got[0, s, b, :3]))
+            window = []
+            for entry in log[k][start[0] : start[0] + n]:
+                window.append(entry)
+                if entry[5] or entry[6]:
+                    break
+            np.testing.assert_array_equal(got[0, s, b, 5:8], window[-1][4])
+            total = sum(np.float32(0.9) ** j * entry[3] for j, entry in enumerate(window))
+            assert got[0, s, b, 10] == pytest.approx(total, abs=1e-5)
+            want = 0.0 if window[-1][5] else 0.9 ** len(window)
+            assert got[0, s, b, 11] == pytest.approx(want, rel=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(capacity=st.integers(4, 40), steps=st.integers(1, 120), seed=st.integers(0, 1000))
+def test_ring_knows_lengths_and_returns_of_finished_episodes(capacity: int, steps: int, seed: int) -> None:
+    ring, log = filled_ring(seed, 1, 1, capacity, steps)
+    for t, obs, *_ in log[0]:
+        found = np.flatnonzero((ring.rows[0, : ring.size[0], HEADER : HEADER + 3] == obs).all(-1))
+        found = [i for i in found if ring.rows[0, i, LEFT] != 0]
+        if not found:
+            continue  # overwritten
+        tail = []
+        for entry in log[0][t:]:
+            tail.append(entry)
+            if entry[5] or entry[6]:
+                break
+        row = ring.rows[0, found[0]]
+        if tail[-1][5] or tail[-1][6]:
+            assert row[LEFT] == len(tail)
+            assert row[RETURN] == pytest.approx(sum(0.9**j * e[3] for j, e in enumerate(tail)), abs=1e-4)
+        else:
+            assert row[LEFT] == -1 and row[RETURN] == NO_RETURN
+
+
+@settings(max_examples=60, deadline=None)
+@given(offline=st.integers(0, 32), seed=st.integers(0, 1000))
+def test_the_share_of_offline_rows_is_exact(offline: int, seed: int) -> None:
+    episodes = make_episodes([10, 20])
+    replay = Replay.from_episodes(episodes, episodes.obs + 100.0, 0.9)
+    ring, _ = filled_ring(seed, 3, 2, 50, 30)
+    sampler = Sampler(replay.spec, np.arange(3), 32, 4, 1, 0.9, updates=2)
+    got = sampler.draw(0, replay, ring, np.array([offline, 32 - offline])).numpy()
+    assert ((got[..., 0] > 50).sum(-1) == np.array([[offline], [32 - offline]])).all()
+    alone = Sampler(replay.spec, np.arange(3), 32, 4, 1, 0.9, updates=1).draw(1, replay, ring, np.array([32 - offline]))
+    np.testing.assert_array_equal(alone.numpy()[0], got[1])  # a batch depends on seed and step alone
+
+
+def test_uniform_over_transitions() -> None:
+    lengths = [3, 50, 1, 20]
+    episodes = make_episodes(lengths)
+    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    got = Sampler(replay.spec, np.array([1]), 256, 0, 1, 0.9, updates=400).draw(0, replay, None, np.full(400, 256))
+    order = {obs.tobytes(): i for i, obs in enumerate(episodes.obs)}
+    counts = np.zeros(len(order))
+    for row in got.numpy().reshape(-1, got.shape[-1]):
+        counts[order[row[:3].tobytes()]] += 1
+    final = episodes.starts[1:] - 1
+    assert counts[final].sum() == 0
+    counts = np.delete(counts, final)
+    expected = counts.sum() / len(counts)
+    chi2 = ((counts - expected) ** 2 / expected).sum()
+    assert chi2 < 73 + 4 * np.sqrt(2 * 73)  # 73 degrees of freedom, beyond any doubt
+
+
+def test_noise_is_standard_normal_and_differs_by_seed_step_and_row() -> None:
+    episodes = make_episodes([10])
+    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    sampler = Sampler(replay.spec, np.array([0, 1]), 128, 7, 1, 0.9, updates=50)
+    noise = sampler.draw(0, replay, None, np.full(50, 128)).numpy()[..., sampler.noise_column :].copy()
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert abs((noise**4).mean() - 3) < 0.1
+    assert len(np.unique(noise)) > 0.999 * noise.size
+    assert np.abs(np.corrcoef(noise.reshape(-1, 7).T) - np.eye(7)).max() < 0.04  # 0.009 is one standard deviation
+
+
+def test_goals_are_drawn_with_their_shares_and_reward_follows() -> None:
+    episodes = make_episodes([30] * 20, goal=2)
+    inputs = np.concatenate([episodes.obs[:, :1], episodes.desired], 1)
+    normalizer = Normalizer(np.array([0, 1, 2], np.float32), np.array([1, 2, 3], np.float32))
+    replay = Replay.from_episodes(episodes, normalizer(inputs), 0.9)
+    rule = Relabel(own=0.25, future=0.5, radius=1e-3, step_reward=-1.0, goal_reward=0.0)
+    sampler = Sampler(replay.spec, np.array([3]), 256, 0, 4, 0.9, 40, rule, normalizer)
+    got = sampler.draw(0, replay, None, np.full(40, 256)).numpy().reshape(-1, sampler.packed.shape[-1])
+    rows = {state.tobytes(): i for i, state in enumerate(normalizer(inputs)[:, :1])}
+    achieved = {goal.round(3).tobytes(): i for i, goal in enumerate(episodes.achieved.astype(np.float32))}
+    own = future = reached = 0
+    for row in got:
+        i = rows[row[:1].tobytes()]
+        goal = row[1:3] * normalizer.std[1:] + normalizer.mean[1:]
+        if np.allclose(goal, episodes.desired[i], atol=1e-4):
+            own += 1
+            continue
+        near = np.abs(episodes.achieved - goal).sum(1).argmin()
+        assert np.allclose(episodes.achieved[near], goal, atol=1e-4) and achieved
+        same = i // 31 == near // 31
+        future += same and near > i
+        steps = near - i
+        if same and 1 <= steps <= 4:
+            reached += 1
+            assert row[-2] == 0 and row[-3] == pytest.approx(-sum(0.9**j for j in range(steps - 1)), abs=1e-5)
+        else:
+            left = 30 - i % 31
+            assert row[-2] == pytest.approx(0.9 ** min(4, left), rel=1e-5)
+    assert abs(own / len(got) - 0.25) < 0.02
+    assert abs(future / len(got) - 0.5 - 0.25 * 0.025) < 0.02
+    assert reached > 500
+
+
+@settings(max_examples=50, deadline=None)
+@given(steps=st.integers(1, 60), seed=st.integers(0, 100))
+def test_future_goals_of_a_running_episode_were_achieved(steps: int, seed: int) -> None:
+    ring, log = filled_ring(seed, 1, 1, 30, steps, goal=3)
+    rule = Relabel(own=0.0, future=1.0, radius=1e-6, step_reward=-1.0, goal_reward=0.0)
+    got = Sampler(ring.spec, np.array([0]), 32, 0, 1, 0.9, 1, rule).draw(0, None, ring, np.array([0])).numpy()[0, 0]
+    for row in got:
+        # the goal overwrites the whole observation here, so it must be a position after some transition
+        assert any(np.array_equal(row[:3], entry[4]) for entry in log[0])
