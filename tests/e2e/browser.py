@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,7 @@ class Browser:
                 "--headless",
                 "--no-sandbox",  # CI runs as root in a container
                 "--disable-gpu",
+                "--disable-dev-shm-usage",  # containers have little of it
                 "--hide-scrollbars",
                 "--no-first-run",
                 "--remote-debugging-pipe",
@@ -116,6 +118,8 @@ class Browser:
                 self._note(event)
                 if wanted(event):
                     return event
+            if not select.select([self._receive], [], [], 1.0)[0]:
+                continue
             part = os.read(self._receive, 1 << 16)
             if not part:
                 raise AssertionError("the browser went away")

@@ -76,8 +76,9 @@ def write_curves(folder: Path, phase: str, steps: np.ndarray, levels: np.ndarray
             if values:
                 true = -45 + 8 * rate + rng.normal(0, 0.5, seeds)
                 settle = np.exp(-place / 6)
-                row |= {"q_data": -48 - 10 * settle + offset * 10, "mc_return": true}
-                row["q_policy"] = true - 4 - 12 * settle + rng.normal(0, 0.6, seeds)
+                row |= {"q_data": -51 - 10 * settle + offset * 10, "mc_return": true}
+                row["q_policy"] = row["q_data"] + 3 + rng.normal(0, 0.4, seeds)
+                row |= {"q_start": true - 4 - 12 * settle, "q_below_return": np.clip(rate + 0.05, 0, 1).round(1)}
             log.write(phase, int(step), row)
             for part in range(4):
                 decay = 0.3 * np.exp(-(place + part / 4) / 5) + 0.05
@@ -126,7 +127,7 @@ def write_run(folder: Path, name: str = "offline2online", seeds: int = 3, pieces
     for stage in stages:
         (folder / "stages" / stage).mkdir(parents=True)
     baselines = {"bc": {"success": stages["clone"]["success"]}, "fbc": {"success": success(rng, 0.51, seeds)}}
-    switch = {"dip": 0.043, "recovery_env_steps": 1500, "regret": 21.5, "before": stages["pretrain"]["success"]["iqm"]}
+    switch = {"dip": 0.043, "recovery_env_steps": 1500, "regret": 0.031, "before": stages["pretrain"]["success"]["iqm"]}
     summary = {
         "name": name,
         "description": "Demos in pieces, joined by offline RL, polished online",

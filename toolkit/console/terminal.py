@@ -37,7 +37,9 @@ LABELS = {
     "rollout/return": "training return",
     "q_data": "Q on data",
     "q_policy": "Q on policy",
+    "q_start": "Q at the start",
     "mc_return": "true return",
+    "q_below_return": "Q below return",
 }
 MOST_NUMBERS = 14  # lines of the live table, so that it fits a small terminal
 LINE_SECONDS = 5.0  # between two plain lines

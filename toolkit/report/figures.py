@@ -15,6 +15,12 @@ from toolkit.report.run import Run, Score, Stage, real
 from toolkit.report.svg import Axis, Floats, tag, tick_label
 
 AXES = {"offline": "gradient steps", "online": "environment steps"}
+BELIEFS = {
+    "q_data": "Q on data",
+    "q_policy": "Q on policy",
+    "q_start": "Q at the start",
+    "mc_return": "true return",  # from the start
+}
 SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
 
@@ -125,12 +131,15 @@ def value_figures(run: Run) -> list[Figure]:
     for kind, unit in AXES.items():
         for stage, colour in _coloured(run, run.curves(kind)):
             caption = f"During {stage.name}" + (f" ({stage.agent})." if stage.agent not in ("", stage.name) else ".")
-            names = (("q_data", "Q on data", 1), ("q_policy", "Q on policy", 2), ("mc_return", "true return", 3))
-            curves = [_curve(stage, name, words, colour) for name, words, colour in names]
+            below = _curve(stage, "q_below_return", "", 1)
+            if len(below.steps) and math.isfinite(below.mean[-1]):
+                share = f"{100 * below.mean[-1]:.0f} %"
+                caption += f" In the last evaluation Q lay below the true return for {share} of the episodes."
+            curves = [_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
             policy = _curve(stage, "q_policy", stage.name, colour)
             if kind == "offline" and np.isfinite(policy.values).any():
                 policies.append(policy)
-            if any(np.isfinite(curve.values).any() for curve in curves[:2]):
+            if any(np.isfinite(curve.values).any() for curve in curves[:-1]):
                 figures.append(_value_figure(run, f"Q and truth, {stage.name}", caption, curves, unit))
     if len(policies) > 1:
         caption = "The value each critic gives to its own policy’s actions, all offline stages."

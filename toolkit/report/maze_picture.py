@@ -46,8 +46,8 @@ def _pieces_figure(run: Run, layout: Json) -> Figure | None:
         board.path(pieces[place], "piece reaches" if reaches[place] else f"piece line{1 + place % 6}", "")
         for place in shown
     ]
-    counted = f"{len(pieces):,} pieces" + (f", {len(shown)} of them drawn" if len(shown) < len(pieces) else "")
-    caption = f"{counted}. None joins a shaded cell to the goal." if board.far else f"{counted}."
+    caption = f"A choice of {len(shown)} recorded pieces."
+    caption += " None joins a shaded cell to the goal." if board.far else ""
     legend = [("reaches", "reaches the goal")] if any(reaches) else []
     return Figure("What the data shows", caption, board.picture(drawn, "Recorded pieces in the maze"), legend)
 
@@ -67,7 +67,7 @@ def _routes_figure(stage: Stage) -> Figure | None:
         seed = int(route.get("seed", 0))
         ending = "reached the goal" if route.get("success") else "did not reach the goal"
         style = f"route line{1 + seeds.index(seed) % 6}" + ("" if route.get("success") else " lost")
-        drawn.append(board.path(route["xy"], style, f"seed {seed}, {ending} in {len(route['xy']) - 1} steps"))
+        drawn.append(board.path(route["xy"], style, f"seed {seed}, {ending}"))
         drawn.append(board.dot(route["xy"][0], f"start fill{1 + seeds.index(seed) % 6}"))
         if not route.get("success"):
             drawn.append(board.cross(route["xy"][-1]))

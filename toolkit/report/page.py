@@ -112,15 +112,15 @@ def _interval(score: Score) -> str:
 
 def _switch_facts(run: Run) -> list[tuple[str, str, str]]:
     switch = run.switch
-    before, recovery = switch.get("before"), switch.get("recovery_env_steps")
-    steps = f"{recovery:,.0f}" if isinstance(recovery, int | float) and math.isfinite(recovery) else "–"
+    recovery = switch.get("recovery_env_steps", math.nan)
+    known = isinstance(recovery, int | float) and math.isfinite(recovery)
     rows = [
-        ("Before", _rate(before), "success of the policy that went online", before),
-        ("Dip", _rate(switch.get("dip")), "largest loss of success after the switch", switch.get("dip")),
-        ("Back after", steps, "environment steps", recovery),
-        ("Regret", _number(switch.get("regret")), "success missed, summed over evaluations", switch.get("regret")),
+        ("Before", _rate(switch.get("before")), "success of the policy that went online"),
+        ("Dip", _rate(switch.get("dip")), "deepest fall of success below that"),
+        ("Back after", f"{recovery:,.0f}", "environment steps") if known else ("Back", "not yet", "in this run"),
+        ("Regret", _number(switch.get("regret")), "mean of 1 − success over all evaluations online"),
     ]
-    return [row[:3] for row in rows if row[3] is not None]
+    return rows if switch else []
 
 
 def _stage_rows(run: Run) -> list[dict[str, Any]]:
