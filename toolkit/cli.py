@@ -74,14 +74,16 @@ def collect(
     """Record scripted demonstrations as a Minari dataset."""
 
     def call() -> Json:
-        from toolkit.assess import cores
-        from toolkit.collect import collect
         from toolkit.controllers import load_recipe
-        from toolkit.tasks import load_card
 
         chosen = load_recipe(recipe)
         if episodes is not None:
             chosen = chosen.model_copy(update={"episodes": episodes})
+
+        from toolkit.assess import cores
+        from toolkit.collect import collect
+        from toolkit.tasks import load_card
+
         card = load_card(task or chosen.task)
         with _progress("collect") as show:
             dataset = collect(chosen, card, out, seed, workers or cores(), show, replace)
