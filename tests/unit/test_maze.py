@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_paths_walk_through_free_neighbours_and_are_as_long_as_the_distance(env_
             path = maze.path(start, goal)
             assert (path[0], path[-1]) == (start, goal)
             assert all(maze.is_free(cell) for cell in path)
-            assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in zip(path, path[1:], strict=False))
+            assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in pairwise(path))
             assert len(path) - 1 == maze.steps_between(start, goal) == maze.steps_between(goal, start)
 
 
@@ -66,7 +67,9 @@ def test_lengths_known_by_hand() -> None:
     bend = Maze(OPEN_L)
     start, goal = bend.cell_to_xy((1, 1)), bend.cell_to_xy((2, 2))
     assert bend.shortest_length(start, goal) == pytest.approx(math.sqrt(2))  # touches the one corner
-    assert bend.shortest_length(start, goal + [0.0, -0.3]) == pytest.approx(math.hypot(0.5, 0.5) + math.hypot(0.5, 0.8))
+    assert bend.shortest_length(start, goal - np.array([0.0, 0.3])) == pytest.approx(
+        math.hypot(0.5, 0.5) + math.hypot(0.5, 0.8)
+    )
     around = Maze(PILLAR)
     north, south = around.cell_to_xy((1, 2)), around.cell_to_xy((3, 2))
     assert around.shortest_length(north, south) == pytest.approx(2 * math.hypot(0.5, 0.5) + 1)

@@ -263,7 +263,8 @@ def _pack(path: Path, raw: list[dict[str, Array]], low: FloatArray, high: FloatA
         raise ToolkitError(
             f"{path}: actions: expected {low.shape} numbers as the action space has, got {action.shape[1:]}"
         )
-    action = np.where(acting[:, None], 2 * (action - low) / (high - low) - 1, 0).astype(np.float32)
+    middle, half = (high + low) / 2, (high - low) / 2  # 0 and 1 change no bit
+    action = np.where(acting[:, None], (action - middle) / half, 0).astype(np.float32)
     fault(np.any(np.abs(action) > 1 + _ACTION_SLACK, axis=1), "an action outside the bounds of the action space")
     truncated[last] = ~terminated[last]
     return Episodes(obs, achieved, desired, np.clip(action, -1, 1), reward, terminated, truncated, starts)

@@ -34,7 +34,10 @@ class UntrustedFile:
             self._left = min(MAX_BYTES, max(_ALWAYS_ALLOWED, path.stat().st_size * MAX_EXPANSION))
         except OSError as error:
             raise ToolkitError(f"{path}: expected a readable HDF5 file; {error}") from None
-        self._file.id.links.visit(self._hard_only, info=True)
+        link = self._file.id.links.visit(_out_of_place, info=True)
+        if link is not None:
+            self._file.close()
+            raise ToolkitError(f"{path}: {link.decode(errors='replace')}: a soft or external link; refused")
 
     def __enter__(self) -> UntrustedFile:
         return self
@@ -69,10 +72,6 @@ class UntrustedFile:
             raise ToolkitError(f"{self.path}: {where}/{key}: damaged; {error}") from None
         return rows
 
-    def _hard_only(self, name: bytes, info: Any) -> None:
-        if info.type != h5l.TYPE_HARD:
-            raise ToolkitError(f"{self.path}: {name.decode(errors='replace')}: a soft or external link; refused")
-
     def _open(self, group: Any, key: str, where: str, kind: Any) -> Any:
         try:
             found = h5o.open(group, key.encode())
@@ -81,3 +80,8 @@ class UntrustedFile:
         if not isinstance(found, kind):
             raise ToolkitError(f"{self.path}: {where}: {key!r}: expected another kind of object (group, array)")
         return found
+
+
+def _out_of_place(name: bytes, info: Any) -> bytes | None:
+    """Ends a walk over all links at the first that is not a plain one."""
+    return None if info.type == h5l.TYPE_HARD else name

@@ -1,0 +1,174 @@
+"""The scripted controllers reach what they are sent to; noise and recipes do what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from toolkit.config import ConfigError
+from toolkit.controllers import Controller, Noise, RandomController, Recipe, WaypointController, load_recipe
+from toolkit.tasks import TaskEnv, load_card, make_env
+
+
+def drive(
+    env: TaskEnv, controller: Controller, seed: int, std: float, start: tuple[int, int] | None = None
+) -> int | None:
+    """Steps to the goal, or None."""
+    observation, _ = env.reset(seed=seed, options={"start_cell": start})
+    rng = np.random.default_rng(seed)
+    controller.reset(rng, observation, env.card.max_episode_steps)
+    for step in range(env.card.max_episode_steps):
+        action = np.array(controller.act(observation)) + rng.normal(0, std, 2)
+        observation, _, terminated, _, _ = env.step(np.clip(action, -1, 1).astype(np.float32))
+        if terminated:
+            return step + 1
+    return None
+
+
+@pytest.mark.parametrize("kind", ["", "-gc"])
+@pytest.mark.parametrize("size", ["umaze", "medium", "large"])
+@pytest.mark.parametrize("std", [0.0, 0.5])
+def test_waypoints_always_lead_to_the_goal(size: str, kind: str, std: float) -> None:
+    env = make_env(load_card(f"pointmaze-{size}{kind}"))
+    controller = WaypointController(env.maze)
+    steps = [drive(env, controller, seed, std) for seed in range(20)]
+    assert None not in steps
+
+
+@pytest.mark.parametrize("size", ["umaze", "medium", "large"])
+def test_time_limit_is_about_twice_the_longest_route(size: str) -> None:
+    card = load_card(f"pointmaze-{size}")
+    env = make_env(card)
+    distance = env.maze.distances_to(card.goal.cell)
+    farthest = [cell for cell in env.maze.free_cells if distance[cell] == distance.max()]
+    steps = [drive(env, WaypointController(env.maze), seed, 0.0, cell) for seed in range(3) for cell in farthest]
+    assert 1.8 <= card.max_episode_steps / max(steps) <= 2.4
+
+
+def test_a_push_into_a_dead_end_costs_a_detour_only() -> None:
+    """Shoved to another corridor in the middle of a run, the controller plans from where it finds itself."""
+    env = make_env(load_card("pointmaze-medium"))
+    controller = WaypointController(env.maze)
+    observation, _ = env.reset(seed=0, options={"start_cell": (1, 1)})
+    controller.reset(np.random.default_rng(0), observation, 300)
+    for step in range(300):
+        if step in (60, 120):
+            env._simulator.place(env.maze.cell_to_xy((1, 6) if step == 60 else (6, 1)), observation["desired_goal"])
+        observation, _, terminated, _, _ = env.step(np.clip(controller.act(observation), -1, 1).astype(np.float32))
+        if terminated:
+            return
+    pytest.fail("never reached the goal")
+
+
+def test_random_walk_explores_smoothly_and_repeats_with_its_seed() -> None:
+    env = make_env(load_card("pointmaze-medium").model_copy(update={"max_episode_steps": 2000}))
+    controller, runs = RandomController(), []
+    for _ in range(2):
+        observation, _ = env.reset(seed=1)
+        controller.reset(np.random.default_rng(1), observation, 2000)
+        actions, cells = [], set()
+        for _ in range(2000):
+            actions.append(controller.act(observation))
+            observation, _, terminated, _, _ = env.step(np.clip(actions[-1], -1, 1).astype(np.float32))
+            cells.add(tuple(env.maze.xy_to_cell(observation["achieved_goal"]).tolist()))
+            if terminated:
+                break
+        runs.append((actions, cells))
+    assert runs[0] == runs[1]
+    assert len(runs[0][1]) >= 5
+    jumps = np.diff(np.array(runs[0][0]), axis=0)
+    assert np.abs(jumps).mean() < 0.5 * np.std(runs[0][0])
+
+
+@pytest.mark.parametrize(
+    ("noise", "memory"),
+    [
+        ({"kind": "gaussian", "std": 0.5}, 0.0),
+        ({"kind": "ornstein-uhlenbeck", "std": 0.5, "steps": 10}, np.exp(-0.1)),
+    ],
+)
+def test_additive_noise_has_its_spread_and_its_memory(noise: dict[str, object], memory: float) -> None:
+    scale, shift = TypeAdapter(Noise).validate_python(noise).draw(np.random.default_rng(0), 40_000, 2)
+    assert (scale == 1).all()
+    assert shift.std(axis=0) == pytest.approx(0.5, rel=0.05)
+    assert np.corrcoef(shift[1:, 0], shift[:-1, 0])[0, 1] == pytest.approx(memory, abs=0.02)
+
+
+def test_epsilon_noise_replaces_its_share_of_actions() -> None:
+    noise = TypeAdapter(Noise).validate_python({"kind": "epsilon-random", "epsilon": 0.3})
+    scale, shift = noise.draw(np.random.default_rng(0), 20_000, 2)
+    assert scale.mean() == pytest.approx(0.7, abs=0.01)
+    assert (shift[scale[:, 0] == 1] == 0).all()
+    replaced = shift[scale[:, 0] == 0]
+    assert np.abs(replaced).max() <= 1
+    assert replaced.std() == pytest.approx(1 / np.sqrt(3), rel=0.03)
+
+
+def test_no_noise_changes_nothing() -> None:
+    scale, shift = TypeAdapter(Noise).validate_python({"kind": "none"}).draw(np.random.default_rng(0), 5, 2)
+    assert (scale == 1).all()
+    assert (shift == 0).all()
+
+
+@pytest.mark.parametrize("name", ["navigate", "stitch", "mixture"])
+def test_shipped_recipes_load_and_name_a_task(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    load_card(recipe.task)
+
+
+def test_parts_get_their_share_everywhere_in_the_data() -> None:
+    recipe = load_recipe("mixture")
+    parts = [recipe.part_of(index) for index in range(1000)]
+    for window in (parts[:100], parts[450:550], parts[900:]):
+        share = Counter(window)
+        for index, part in enumerate(recipe.parts):
+            assert share[index] == pytest.approx(100 * part.weight, abs=3)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("stitch", 1, 4), ("navigate", 5, 11)])
+def test_routes_have_the_length_they_say(name: str, low: int, high: int) -> None:
+    recipe, maze, rng = load_recipe(name), load_card("pointmaze-medium").maze, np.random.default_rng(0)
+    lengths = [maze.steps_between(*recipe.draw_cells(maze, rng)) for _ in range(500)]
+    assert (min(lengths), max(lengths)) == (low, high)
+
+
+def test_navigate_takes_the_farthest_where_nothing_is_far_enough() -> None:
+    recipe, maze, rng = load_recipe("navigate"), load_card("pointmaze-umaze").maze, np.random.default_rng(0)
+    starts = {}
+    for _ in range(200):
+        start, goal = recipe.draw_cells(maze, rng)
+        starts[start] = maze.steps_between(start, goal)
+    assert starts[2, 3] == 3  # the middle of the U
+    assert len(starts) == len(maze.free_cells)
+
+
+def test_task_routes_leave_the_drawing_to_the_task() -> None:
+    assert load_recipe("mixture").draw_cells(load_card("pointmaze-medium").maze, np.random.default_rng(0)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("controller: {kind: waypoint}\nmixture: [{controller: {kind: random}}]", "either controller .* or mixture"),
+        ("noise: {kind: gaussian, std: 1}", "either controller .* or mixture"),
+        ("controller: {kind: waypoints}", "controller"),
+        ("controller: {kind: waypoint}\nnoise: {kind: gaussian, std: -1}", "std"),
+        ("controller: {kind: waypoint}\nnoise: {kind: gaussian, sdt: 1}", "did you mean 'std'"),
+    ],
+)
+def test_wrong_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    head = "name: x\ndescription: x\ntask: pointmaze-medium\nepisodes: 1\nmax_episode_steps: 10\nroutes: task\n"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(head + text + "\n")
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(path)
+
+
+def test_recipe_round_trip() -> None:
+    recipe = load_recipe("mixture")
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
