@@ -1,0 +1,81 @@
+"""`toolkit evaluate` on a checkpoint: numbers, film and file, through the Python call and through the shell."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from toolkit import checkpoint
+from toolkit.agents import AGENTS
+from toolkit.assess import evaluate_run, table
+from toolkit.learner import Learner
+from toolkit.policy import describe, policy_tensors
+from toolkit.tasks import Goal, TaskCard
+from toolkit.types import Spec, ToolkitError
+
+CARD = TaskCard(
+    name="umaze-test",
+    description="A corner",
+    env_id="PointMaze_UMaze-v3",
+    env_kwargs={"continuing_task": False},
+    max_episode_steps=30,
+    goal=Goal(cell=(3, 1)),
+)
+
+
+def save(folder: Path, far_starts: list[tuple[int, int]]) -> Path:
+    """A checkpoint of an untrained policy of two seeds."""
+    kind = AGENTS["bc"]
+    learner = Learner(
+        kind(kind.Config(hidden=(8,)), Spec(4, 2)),
+        [3, 5],
+        1,
+        compile="off",
+        precision="fp32",
+        device=torch.device("cpu"),
+    )
+    tensors = policy_tensors(learner.state, np.zeros(4, np.float32), np.ones(4, np.float32))
+    checkpoint.save(folder, tensors, {"policy": describe("bc", learner.agent, CARD, learner.seeds, far_starts)})
+    return folder
+
+
+def test_numbers_film_and_file(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoint", [(1, 1), (1, 2)])
+    summary = evaluate_run(folder, episodes=5, workers=1, out=tmp_path / "out", video=tmp_path / "out" / "film.gif")
+    assert (summary["agent"], summary["task"], summary["seeds"], summary["starts"]) == (
+        "bc",
+        "umaze-test",
+        [3, 5],
+        "far",
+    )
+    assert summary["success"]["per_seed"] == [0.0, 0.0]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == summary
+    with Image.open(summary["video"]) as film:
+        assert film.format == "GIF"
+    lines = table(summary)
+    assert "5 episodes a seed from far starts, seeds 3, 5" in lines[0]
+    assert any(line.startswith("success") for line in lines)
+    assert any(line.startswith("path ratio") and "-" in line for line in lines), "nothing to measure where all failed"
+
+
+def test_starts(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoint", [])
+    assert evaluate_run(folder, episodes=1, workers=1)["starts"] == "all"
+    with pytest.raises(ToolkitError, match="knows no far starts; use --starts all"):
+        evaluate_run(folder, episodes=1, starts="far", workers=1)
+
+
+def test_from_the_shell(tmp_path: Path) -> None:
+    folder = save(tmp_path / "checkpoint", [])
+    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "evaluate", str(folder), "--episodes", "2"]
+    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert plain.stdout.startswith("bc on umaze-test: 2 episodes a seed from all starts")
+    as_json = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(as_json.stdout) == evaluate_run(folder, episodes=2, workers=1)

@@ -1,0 +1,138 @@
+"""Pipeline files: defaults, references between stages, catalogue names, agents' settings, the plan in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from toolkit import catalog
+from toolkit.config import ConfigError, dump, validate
+from toolkit.pipeline.load import load_spec
+from toolkit.pipeline.spec import FixedMix, OfflineStage, OnlineStage, PipelineSpec, plan
+
+
+class Settings(BaseModel):
+    """Stands for an agent's configuration."""
+
+    model_config = ConfigDict(extra="forbid")
+    expectile: float = 0.7
+
+
+CONFIGS = {"iql": Settings, "sac": Settings}
+HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n"
+GOOD = """\
+  demos: {kind: collect, recipe: stitch}
+  pretrain: {kind: offline, agent: iql, updates: 1e3, config: {expectile: 0.9}}
+  finetune: {kind: online, agent: sac, start: pretrain, env_steps: 10_000, warmup_steps: 500}
+  check: {kind: evaluate, of: [pretrain, finetune]}
+"""
+
+
+def load(tmp_path: Path, stages: str, overrides: list[str] | None = None) -> PipelineSpec:
+    (tmp_path / "p.yaml").write_text(HEAD + stages)
+    return load_spec(tmp_path / "p.yaml", overrides or [], lambda: CONFIGS)
+
+
+def test_a_good_pipeline(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD, ["finetune.utd=4", "seeds=[5]"])
+    finetune = spec.stages["finetune"]
+    assert isinstance(finetune, OnlineStage)
+    assert (finetune.utd, finetune.eval_every, finetune.eval_dense_until, spec.seeds) == (4, 500, 10_000, (5,))
+    assert finetune.seam.mix == FixedMix(offline=0.5)
+    assert (spec.data_of("pretrain"), spec.data_of("finetune")) == ("demos", "demos")
+    assert [row.inputs for row in plan(spec)] == [(), ("demos",), ("pretrain", "demos"), ("pretrain", "finetune")]
+    assert validate(PipelineSpec, dump(spec)) == (spec, [])
+
+
+@pytest.mark.parametrize("entry", catalog.entries("pipelines"), ids=lambda entry: entry.name)
+def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
+    from toolkit.agents import AGENTS
+
+    spec = load_spec(entry.path, [], lambda: {name: agent.Config for name, agent in AGENTS.items()})
+    assert spec.name == entry.name
+    assert spec.description
+
+
+@pytest.mark.parametrize(
+    ("stages", "problem"),
+    [
+        (
+            GOOD.replace("recipe: stitch", "recipe: stich"),
+            "p.yaml:4: stages.demos.recipe: no recipe 'stich'; did you mean 'st",
+        ),
+        (
+            GOOD.replace("agent: iql", "agent: ipl"),
+            "p.yaml:5: stages.pretrain.agent: expected one of iql, sac; got 'ipl'",
+        ),
+        (
+            GOOD.replace("expectile:", "expectil:"),
+            "p.yaml:5: stages.pretrain.config.expectil: expected one of expectile;",
+        ),
+        (GOOD.replace("0.9", "high"), "p.yaml:5: stages.pretrain.config.expectile: expected a number, got 'high'"),
+        (
+            GOOD.replace("start: pretrain", "start: pretrian"),
+            "before this one (pretrain); got 'pretrian'; did you mean 'pretrai",
+        ),
+        (
+            GOOD.replace("start: pretrain", "start: demos"),
+            "p.yaml:6: stages.finetune.start: expected a stage of kind offline",
+        ),
+        (GOOD.replace("500", "10_000"), "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000)"),
+        (
+            GOOD.replace("[pretrain, finetune]", "[pretrain, demos]"),
+            "p.yaml:7: stages.check.of[1]: expected a stage of kind off",
+        ),
+        (
+            GOOD.replace("[pretrain, finetune]", "[check]"),
+            "p.yaml:7: stages.check.of[0]: expected a stage of kind offline or",
+        ),
+        (GOOD.replace("[pretrain, finetune]", "[]"), "p.yaml:7: stages.check.of: "),
+        (GOOD.replace("  demos:", "  task:"), "p.yaml:4: stages.task: expected letters, digits, - and _ and none of"),
+        (GOOD.replace("  demos:", "  ../demos:"), "p.yaml:4: stages.../demos: expected letters, digits, - and _"),
+        (
+            "  fit: {kind: offline, agent: iql, updates: 1}\n",
+            "stages.fit.data: expected the name of a stage of kind collect",
+        ),
+        (
+            "  more: {kind: collect, recipe: stitch}\n" + GOOD,
+            "stages.pretrain.data: expected the name of a stage of kind collect",
+        ),
+        (
+            GOOD.replace("{expectile: 0.9}", "{expectile: 0.9}, data: check"),
+            "p.yaml:5: stages.pretrain.data: expected a stage",
+        ),
+    ],
+)
+def test_what_no_single_field_can_know(tmp_path: Path, stages: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, stages)
+    assert any(problem in line for line in caught.value.problems), str(caught.value)
+
+
+def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "name: A\ntask: nowhere\nseeds: [1, 1]\nstages:\n" + GOOD.replace("agent: iql", "agent: x")
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_spec(tmp_path / "p.yaml", ["finetune.udt=4"], lambda: CONFIGS)
+    where = [
+        line.removeprefix(f"{tmp_path}/").split(": expected")[0].split(": no ")[0] for line in caught.value.problems
+    ]
+    assert where == [
+        "p.yaml:1: name",
+        "p.yaml:2: task",
+        "p.yaml:3: seeds",
+        "p.yaml:6: stages.pretrain.agent",
+        "--set finetune.udt=4: stages.finetune.udt",
+    ]
+
+
+def test_the_schema_describes_every_field() -> None:
+    definitions: dict[str, Any] = PipelineSpec.model_json_schema()["$defs"]
+    for name, model in definitions.items():
+        for field, schema in model["properties"].items():
+            assert field == "kind" or schema.get("description"), f"{name}.{field} has no docstring"
+    assert OfflineStage.model_fields["updates"].description == "Gradient updates of each seed."
