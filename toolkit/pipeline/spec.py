@@ -105,7 +105,7 @@ class _Training(Strict):
     """torch.compile; auto weighs the compilation against the planned updates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products; auto takes bf16 where the hardware has units for it. Weights stay in fp32."""
-    checkpoint_every_s: PositiveFloat = 30.0
+    checkpoint_every_s: PositiveFloat = 20.0
     """Seconds between two checkpoints: at most this much work is lost to a kill."""
 
 
@@ -131,7 +131,7 @@ class OnlineStage(_Training):
     """Steps of each seed in the simulator."""
     envs: PositiveInt = 1
     """Environments of each seed, stepped together."""
-    utd: PositiveFloat = 1.0
+    utd: PositiveInt = 1
     """Critic updates per environment step."""
     warmup_steps: NonNegativeInt = 0
     """Environment steps at the beginning with the policy frozen and nothing trained."""

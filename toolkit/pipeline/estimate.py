@@ -1,0 +1,65 @@
+"""How long and how large a run will be, from a small table of measured rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.pipeline.context import Plan
+from toolkit.pipeline.seam import evaluation_steps
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage
+from toolkit.types import Json
+
+# Measured on two cores with bf16 units; hidden layers of 256, batch 256. Other machines: a factor of two either way.
+UPDATES = {"bc": 1600.0, "filtered_bc": 1600.0, "iql": 520.0, "cql": 60.0, "sac": 420.0}  # seed-updates a second
+SIMULATED = 9000.0  # environment steps a second, one process
+STARTING = 3.0  # seconds until a stage works
+COMPILING = 25.0  # seconds, where the number of updates makes up for it
+EPISODE = 90  # steps of an average one
+ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
+
+
+def estimate(plan: Plan) -> Json:
+    """Seconds and megabytes, by stage and in all."""
+    seeds = len(plan.spec.seeds)
+    stages = {name: _stage(plan, name, stage, seeds) for name, stage in plan.spec.stages.items()}
+    totals = {unit: sum(entry[unit] for entry in stages.values()) for unit in ("seconds", "megabytes")}
+    return {"stages": stages, **totals}
+
+
+def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
+    match stage:
+        case CollectStage():
+            recipe = plan.recipes[name]
+            transitions = recipe.episodes * min(60, recipe.max_episode_steps)
+            return _entry(STARTING + transitions / SIMULATED, transitions * ROW_BYTES)
+        case OfflineStage():
+            evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
+            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
+            return _entry(_updating(stage, stage.updates, seeds) + played / SIMULATED, _weights(stage, seeds))
+        case OnlineStage():
+            updates = (stage.env_steps - stage.warmup_steps) * stage.utd
+            evaluations = len(evaluation_steps(stage))
+            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
+            stepping = (seeds * stage.env_steps + played) / SIMULATED
+            size = _weights(stage, seeds) + seeds * stage.env_steps * ROW_BYTES
+            return _entry(_updating(stage, updates, seeds) + stepping, size)
+        case EvaluateStage():
+            played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * EPISODE
+            return _entry(STARTING + played / SIMULATED, 200_000)
+    raise TypeError(stage)
+
+
+def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:
+    rate = UPDATES.get(stage.agent, 300.0) * 256 / stage.batch_size
+    compiling = COMPILING if stage.compile == "on" or (stage.compile == "auto" and updates >= 1500) else 0.0
+    return STARTING + compiling + seeds * updates / rate
+
+
+def _weights(stage: OfflineStage | OnlineStage, seeds: int) -> float:
+    """Two checkpoints: four networks with their optimiser's memory, and a target."""
+    members = int(stage.config.get("members", 2))
+    return 2 * seeds * NET_BYTES * (3 * (2 + members) + members)
+
+
+def _entry(seconds: float, size: float) -> Json:
+    return {"seconds": round(seconds, 1), "megabytes": round(size / 1e6, 1)}

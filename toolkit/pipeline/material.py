@@ -1,0 +1,107 @@
+"""What a training stage learns from and starts from: data, normaliser, far starts, earlier weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolkit import checkpoint
+from toolkit.agents import AGENTS, Agent
+from toolkit.data.minari import read_minari
+from toolkit.data.replay import Normalizer, Replay
+from toolkit.data.sampler import FINAL, HEADER, LEFT
+from toolkit.learner import stack
+from toolkit.maze import Cell
+from toolkit.policy import MEAN, STATE, STD
+from toolkit.stitching import coverage
+from toolkit.tasks import TaskCard, relabel
+from toolkit.types import Episodes, FloatArray, Json, Spec, ToolkitError
+
+SAMPLE = 256  # transitions of the data on which the critics are watched
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a training stage takes from the stages before it."""
+
+    normalizer: Normalizer
+    far_starts: list[Cell]
+    replay: Replay | None  # the episodes the agent keeps, normalised
+    episodes: int  # in `replay`
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an earlier stage's checkpoint holds for a later one."""
+
+    state: Any  # stacked over seeds
+    normalizer: Normalizer
+    far_starts: list[Cell]
+
+
+def make_agent(name: str, config: Json, spec: Spec) -> Agent[Any]:
+    """An agent from its name and settings, both checked before."""
+    kind = AGENTS[name]
+    return kind(kind.Config.model_validate(config), spec)
+
+
+def load_trained(folder: Path, agent: Agent[Any], seeds: list[int]) -> Trained:
+    """Weights, normaliser and far starts of a stage's newest checkpoint."""
+    tensors, meta = checkpoint.load(folder)
+    normalizer = Normalizer(np.asarray(tensors[MEAN]), np.asarray(tensors[STD]))
+    far = [(int(row), int(col)) for row, col in meta["policy"]["far_starts"]]
+    return Trained(restore_state(tensors, agent, len(seeds), torch.device("cpu")), normalizer, far)
+
+
+def restore_state(tensors: dict[str, torch.Tensor], agent: Agent[Any], seeds: int, device: torch.device) -> Any:
+    """The agent's stacked state, in memory of its own: the same bits must meet the same alignment."""
+    like = stack([agent.init(torch.Generator().manual_seed(0))] * seeds, device)
+    found = {name[len(STATE) :]: leaf for name, leaf in tensors.items() if name.startswith(STATE)}
+    return torch.utils._pytree.tree_map(torch.clone, checkpoint.unflatten(found, like))
+
+
+def prepare(
+    card: TaskCard, dataset: Path | None, agent: Agent[Any], gamma: float, earlier: Trained | None = None
+) -> Material:
+    """Read the recording under the task's rule; normaliser and far starts are the `earlier` stage's where there is one.
+
+    Raises ToolkitError where the agent keeps no episode.
+    """
+    if dataset is None:
+        width = agent.spec.obs_dim
+        normalizer = Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32))
+        return Material(*(earlier.normalizer, earlier.far_starts) if earlier else (normalizer, []), None, 0)
+    episodes = relabel(card, read_minari(dataset))
+    normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(episodes))
+    far = earlier.far_starts if earlier else far_starts(card, episodes)
+    kept = episodes.select(_kept(agent, episodes))
+    if not len(kept):
+        raise ToolkitError(f"{dataset}: of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
+    replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma)
+    return Material(normalizer, far, replay, len(kept))
+
+
+def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:
+    """Cells that no single trajectory joins to the task's goal; none where every episode has its own goal."""
+    if card.goal_xy is None:
+        return []
+    return coverage(episodes, card.maze, card.goal_xy, card.goal.radius).far_starts
+
+
+def _kept(agent: Agent[Any], episodes: Episodes) -> Any:
+    begins = episodes.starts[:-1]
+    returns = np.add.reduceat(episodes.reward.astype(np.float64), begins).astype(np.float32)
+    success = np.logical_or.reduceat(episodes.terminated, begins)
+    return agent.keep(returns, success)
+
+
+def sample(replay: Replay, count: int = SAMPLE) -> tuple[FloatArray, FloatArray]:
+    """The same transitions at every call: normalised observations (count, O) and actions (count, A)."""
+    rows = replay.rows[0]
+    chosen = np.random.Generator(np.random.Philox(key=0)).choice(np.flatnonzero(rows[:, LEFT] != FINAL), count)
+    obs, action = np.split(rows[chosen, HEADER:], [replay.spec.obs_dim], axis=1)
+    return obs.copy(), action[:, : replay.spec.action_dim].copy()

@@ -1,0 +1,131 @@
+"""A pipeline file to a plan: everything checked that can be checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from toolkit.agents import AGENTS
+from toolkit.collect import dataset_id
+from toolkit.config import dump
+from toolkit.controllers import Recipe, load_recipe
+from toolkit.learner import stack
+from toolkit.pipeline.context import Plan
+from toolkit.pipeline.load import load_spec
+from toolkit.pipeline.material import make_agent
+from toolkit.pipeline.seam import carry
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, PipelineSpec, plan
+from toolkit.tasks import TaskCard, load_card, make_env
+from toolkit.types import Json, ToolkitError
+
+# Say how to work, not what comes out.
+_WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
+# Modules that change what a person sees, not what a stage leaves.
+_BESIDE = {"cli.py", "console", "report", "log.py"}
+
+
+def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Read and check a pipeline with all that it names. Raises ToolkitError; writes nothing."""
+    spec = load_spec(file, overrides, lambda: {name: agent.Config for name, agent in AGENTS.items()})
+    card = load_card(spec.task)
+    recipes = {name: _recipe(stage) for name, stage in spec.stages.items() if isinstance(stage, CollectStage)}
+    resolved = dump(spec)
+    for block in resolved["stages"].values():
+        if "agent" in block:
+            block["config"] = dump(AGENTS[block["agent"]].Config.model_validate(block["config"]))
+    inputs = {row.stage: row.inputs for row in plan(spec)}
+    made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
+    _check_recordings(made)
+    _check_starts(made)
+    _check_seams(made)
+    return made
+
+
+def dependents(made: Plan, name: str) -> set[str]:
+    """A stage and all that follow from it."""
+    found = {name}
+    for other, sources in made.inputs.items():  # in the order of the pipeline, so one pass is enough
+        if found & set(sources):
+            found.add(other)
+    return found
+
+
+def _recipe(stage: CollectStage) -> Recipe:
+    recipe = load_recipe(stage.recipe)
+    return recipe.model_copy(update={"episodes": stage.episodes}) if stage.episodes else recipe
+
+
+def _keys(
+    spec: PipelineSpec, card: TaskCard, recipes: dict[str, Recipe], resolved: Json, inputs: dict[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """What a stage's result follows from, as a hash: its settings, its inputs', the task, the seeds and the code."""
+    keys: dict[str, str] = {}
+    for name in spec.stages:
+        parts = {
+            "stage": {k: v for k, v in resolved["stages"][name].items() if k not in _WITHOUT_EFFECT},
+            "inputs": [keys[source] for source in inputs[name]],
+            "recipe": dump(recipes[name]) if name in recipes else None,
+            "task": dump(card),
+            "seeds": list(spec.seeds),
+            "code": code_version(),
+        }
+        keys[name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return keys
+
+
+@cache
+def code_version() -> str:
+    """Hash of the package's source, but for what only shows results."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if relative.parts[0] not in _BESIDE:
+            digest.update(f"{relative}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _check_recordings(made: Plan) -> None:
+    """Two collect stages must not fill the same data set."""
+    ids = sorted((dataset_id(recipe, made.card), name) for name, recipe in made.recipes.items())
+    for (first, one), (second, other) in pairwise(ids):
+        if first == second:
+            raise ToolkitError(f"stages {one} and {other} both record {first}; give one of them a recipe of its own")
+
+
+def _check_starts(made: Plan) -> None:
+    """Far starts are known only where a recording and a fixed goal are."""
+    for name, stage in made.spec.stages.items():
+        if isinstance(stage, CollectStage) or stage.starts != "far":
+            continue
+        sources = stage.of if isinstance(stage, EvaluateStage) else (name,)
+        for source in sources:
+            training: Any = made.spec.stages[source]
+            if made.card.goal_xy is None or (
+                made.spec.data_of(source) is None and not getattr(training, "start", None)
+            ):
+                why = "the task has no fixed goal" if made.card.goal_xy is None else f"{source} has no recording"
+                raise ToolkitError(f"{name}.starts: far needs to know what the data joins, but {why}; use all")
+
+
+def _check_seams(made: Plan) -> None:
+    """Try every seam on fresh states: what does not fit is an error now, not after the offline stage."""
+    for name, stage in made.spec.stages.items():
+        if isinstance(stage, OnlineStage) and stage.start:
+            source = made.spec.stages[stage.start]
+            assert isinstance(source, OfflineStage)
+            carry(_fresh(made, source), _fresh(made, stage), stage.seam, name)
+
+
+def _fresh(made: Plan, stage: OfflineStage | OnlineStage) -> Any:
+    env = make_env(made.card)
+    agent = make_agent(stage.agent, stage.config, env.sizes)
+    env.close()
+    return stack([agent.init(torch.Generator().manual_seed(0))], torch.device("cpu"))

@@ -1,0 +1,150 @@
+"""The seam between offline and online training: what lives on, what is mixed, what the switch cost.
+
+| what | rule |
+|---|---|
+| networks | fields of the same name in both states; a critic's target goes with its critic |
+| optimiser | Adam's moments of the networks carried: kept, or zero |
+| temperature | the online agent's own start, a number, or the offline one with its optimiser |
+| learning rate | each stage has its own schedule, from its own first step |
+| normaliser | the offline stage's, frozen |
+| data | `offline_share` gives the part of each batch that comes from the recording |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from toolkit.checkpoint import flatten
+from toolkit.config import one_of
+from toolkit.nn import Net
+from toolkit.pipeline.spec import AnnealedMix, FixedMix, Mix, OnlineStage, ProportionalMix, Seam
+from toolkit.stats import iqm
+from toolkit.types import Json, ToolkitError
+
+TEMPERATURE = "log_alpha"
+DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
+TOLERANCE = 0.02  # this close below the success before the switch counts as back
+
+
+def carry(offline: Any, online: Any, seam: Seam, where: str = "") -> Any:
+    """The online agent's state with what the seam takes over from the offline one; both NamedTuples, any seeds.
+
+    Raises ToolkitError, saying `where`, for a network that one of them lacks or whose shapes differ.
+    """
+    names = _carried(offline, online, seam, where)
+    taken = {name: _moments(getattr(offline, name), seam) for name in names}
+    for name in names:
+        target = f"{name}_targ"
+        if hasattr(online, target):
+            source = getattr(offline, target, getattr(offline, name).p)
+            _same_shapes(target, source, getattr(online, target), where)
+            taken[target] = source
+    if hasattr(online, TEMPERATURE) and seam.temperature is not None:
+        taken[TEMPERATURE] = _temperature(offline, online, seam, where)
+    # copies: nothing of the offline state may change under the online one's hands
+    return pytree.tree_map(torch.clone, online._replace(**taken))
+
+
+def _carried(offline: Any, online: Any, seam: Seam, where: str) -> list[str]:
+    """Names of the networks to take over, their shapes checked."""
+    known, wanted = _networks(offline), _networks(online)
+    if seam.carry == "auto":
+        names = [name for name in wanted if name in known]
+    else:
+        names = list(seam.carry)
+        for name in names:
+            for networks in (known, wanted):
+                if name not in networks:
+                    raise ToolkitError(f"{where}.seam.carry: {one_of(networks, name)}")
+    for name in names:
+        _same_shapes(name, getattr(offline, name).p, getattr(online, name).p, where)
+    return names
+
+
+def _networks(state: Any) -> list[str]:
+    fields = zip(state._fields, state, strict=True)
+    return [name for name, value in fields if isinstance(value, Net) and name != TEMPERATURE]
+
+
+def _same_shapes(name: str, offline: Any, online: Any, where: str) -> None:
+    """Raise with the first tensor that does not fit, and the settings that decide on it."""
+    ours, theirs = ({k: list(v.shape) for k, v in flatten(tree).items()} for tree in (offline, online))
+    if ours == theirs:
+        return
+    first = next(k for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k))
+    got, expected = (shapes.get(first, "absent") for shapes in (ours, theirs))
+    raise ToolkitError(
+        f"{where}: network {name} cannot carry over: its {first} is {got} offline and {expected} online (seeds first, "
+        f"then members, where there are several); give both stages the same config.hidden, config.members and "
+        f"config.layer_norm, for instance {where}.config.members, or name what to carry in {where}.seam.carry"
+    )
+
+
+def _moments(net: Net, seam: Seam) -> Net:
+    if seam.optimizer == "keep":
+        return net
+    return Net(net.p, *pytree.tree_map(torch.zeros_like, (net.m, net.v, net.t)))
+
+
+def _temperature(offline: Any, online: Any, seam: Seam, where: str) -> Net:
+    if seam.temperature == "keep":
+        if not hasattr(offline, TEMPERATURE):
+            raise ToolkitError(f"{where}.seam.temperature: the offline agent has none to keep; expected a number, null")
+        return _moments(getattr(offline, TEMPERATURE), seam)
+    fresh: Net = getattr(online, TEMPERATURE)
+    assert isinstance(seam.temperature, float)
+    return fresh._replace(p={k: torch.full_like(v, math.log(seam.temperature)) for k, v in fresh.p.items()})
+
+
+def offline_share(mix: Mix, data_rows: int) -> Callable[[int, int], float]:
+    """The mixing policy as a function (env_step, rows of online data) -> share of a batch from the recording."""
+
+    def share(env_step: int, online_rows: int) -> float:
+        match mix:
+            case FixedMix():
+                return mix.offline
+            case ProportionalMix():
+                return data_rows / (data_rows + online_rows)
+            case AnnealedMix():
+                done = min(env_step / mix.over_steps, 1.0)
+                return mix.offline + done * (mix.offline_end - mix.offline)
+
+    return share
+
+
+def evaluation_steps(stage: OnlineStage) -> tuple[int, ...]:
+    """Environment steps to evaluate at: dense at first, so that a dip cannot hide, then sparser, and the last one."""
+    dense_until = min(stage.eval_dense_until, stage.env_steps)
+    dense = list(range(stage.eval_every, dense_until + 1, stage.eval_every))
+    later = range(dense_until + stage.eval_every_later, stage.env_steps, stage.eval_every_later)
+    return tuple(sorted({*dense, *later, stage.env_steps}))
+
+
+def switch_summary(rows: Iterable[Json]) -> Json:
+    """What the switch cost, from the online stage's metrics: every evaluation is a row with `eval/success` (S,).
+
+    `before` is the success at environment step 0, interquartile mean over seeds; `dip` the deepest fall below it in
+    the first 10,000 steps; `recovery_env_steps` the first evaluation after the deepest point that is back within 0.02,
+    0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations.
+    """
+    found = [(int(row["step"]), float(iqm(row["eval/success"]))) for row in rows if "eval/success" in row]
+    if not found or found[0][0] != 0:
+        return {}
+    before, after = found[0][1], found[1:]
+    early = [(success, step) for step, success in after if step <= DIP_STEPS]
+    lowest, at = min(early, default=(before, 0))
+    level = before - TOLERANCE - 1e-9
+    back = [step for step, success in after if step > at and success >= level]
+    recovery = 0 if lowest >= level else back[0] if back else None
+    return {
+        "before": before,
+        "dip": max(0.0, before - lowest),
+        "recovery_env_steps": recovery,
+        "regret": float(np.mean([1.0 - success for _, success in after])) if after else 0.0,
+    }

@@ -1,0 +1,116 @@
+"""The other two kinds of stage, and the one place that knows all four."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toolkit import checkpoint
+from toolkit.assess import cores
+from toolkit.collect import collect
+from toolkit.data.minari import read_minari
+from toolkit.evaluate import EvalResult, evaluate
+from toolkit.pipeline.context import Context
+from toolkit.pipeline.pictures import write_pieces, write_routes
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage
+from toolkit.pipeline.training import Found, run_offline, run_online
+from toolkit.pipeline.watch import FINAL_EPISODES, summarise
+from toolkit.policy import Policy, load_policy
+from toolkit.stitching import coverage
+from toolkit.tasks import relabel
+from toolkit.types import Json
+
+
+def run_stage(context: Context, name: str, found: Found | None) -> Json:
+    """Carry out one stage, from a checkpoint where one is `found`; its result for the manifest."""
+    match context.plan.spec.stages[name]:
+        case CollectStage() as stage:
+            return run_collect(context, name, stage)
+        case OfflineStage() as stage:
+            return run_offline(context, name, stage, found)
+        case OnlineStage() as stage:
+            return run_online(context, name, stage, found)
+        case EvaluateStage() as stage:
+            return run_evaluate(context, name, stage)
+
+
+def leftovers(context: Context, name: str) -> list[Path]:
+    """Folders outside the stage's own that it fills."""
+    stage = context.plan.spec.stages[name]
+    return [context.plan.dataset(context.folder.data, name)] if isinstance(stage, CollectStage) else []
+
+
+def find_checkpoint(context: Context, name: str) -> Found | None:
+    """The checkpoint of an unfinished stage, if it belongs to the stage as it is planned now."""
+    folder = context.checkpoint(name)
+    if not checkpoint.exists(folder):
+        return None
+    try:
+        tensors, meta = checkpoint.load(folder)
+    except checkpoint.CheckpointError as error:
+        context.console.note(f"{name}: {error}; the stage starts afresh")
+        return None
+    return (tensors, meta) if meta.get("key") == context.plan.keys[name] else None
+
+
+def run_collect(context: Context, name: str, stage: CollectStage) -> Json:
+    """Record demonstrations into the run's Minari root."""
+    recipe, card = context.plan.recipes[name], context.plan.card
+    context.console.stage_started(name, recipe.episodes, "episodes")
+    workers = cores() if stage.workers == "auto" else stage.workers
+    dataset = collect(
+        recipe,
+        card,
+        context.folder.data,
+        seed=stage.seed,
+        workers=workers,
+        progress=lambda done, _: context.console.advance(done),
+        replace=True,
+    )
+    recorded = read_minari(dataset)
+    episodes = relabel(card, recorded)
+    write_pieces(context.folder.stage(name) / "pieces.json", episodes)
+    result: Json = {"episodes": len(recorded), "transitions": recorded.transitions}
+    if card.goal_xy is not None:
+        result["coverage"] = coverage(episodes, card.maze, card.goal_xy, card.goal.radius).summary()
+    return result | {"dataset": str(dataset.relative_to(context.folder.root))}
+
+
+def run_evaluate(context: Context, name: str, stage: EvaluateStage) -> Json:
+    """Measure each named stage's last policy, from far starts and from all where far ones are asked for.
+
+    The stage's own success is that of the last policy named, from the starts asked for.
+    """
+    seeds, every = len(context.seeds), ("far", "all") if stage.starts == "far" else ("all",)
+    per_policy = seeds * stage.episodes
+    context.console.stage_started(name, per_policy * len(stage.of) * len(every), "episodes")
+    result: Json = {"of": {}}
+    done = 0
+    for source in stage.of:
+        policy = load_policy(context.checkpoint(source))
+        measured: dict[str, Any] = {}
+        for starts in every:
+            played = _play(context, stage, policy, starts, done)
+            measured[starts] = summarise(played)
+            done += per_policy
+            if starts == stage.starts:
+                path = context.folder.stage(name) / "routes.json"
+                write_routes(path, played, context.plan.card, context.seeds, policy.far_starts)
+        result["of"][source] = measured
+        context.console.advance(done, {f"{source} success": measured[stage.starts]["success"]["per_seed"]})
+    own: Json = result["of"][stage.of[-1]][stage.starts]
+    return result | own | {"starts": stage.starts}
+
+
+def _play(context: Context, stage: EvaluateStage, policy: Policy, starts: str, done: int) -> EvalResult:
+    return evaluate(
+        policy.act,
+        context.plan.card,
+        seeds=len(policy.seeds),
+        episodes=stage.episodes,
+        starts=policy.far_starts if starts == "far" else None,
+        workers=cores() if stage.workers == "auto" else stage.workers,
+        base_seed=FINAL_EPISODES,
+        record_routes=starts == stage.starts,
+        progress=lambda now, _: context.console.advance(done + now),
+    )

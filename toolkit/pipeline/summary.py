@@ -1,0 +1,67 @@
+"""What a run came to, from the manifests of its stages."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import toolkit
+from toolkit.pipeline.context import Plan
+from toolkit.pipeline.spec import OfflineStage, OnlineStage
+from toolkit.types import Json
+
+PACKAGES = ("torch", "numpy", "numba", "mujoco", "gymnasium", "gymnasium-robotics", "minari", "stable-baselines3")
+
+
+def summarise_run(plan: Plan, manifests: dict[str, Json], wall_s: float) -> Json:
+    """The content of `summary.json`."""
+    spec = plan.spec
+    stages = {name: _entry(manifest) for name, manifest in manifests.items()}
+    switches = [entry["switch"] for entry in stages.values() if entry.get("switch")]
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "task": plan.card.name,
+        "seeds": list(spec.seeds),
+        "stages": stages,
+        "baselines": _baselines(plan, stages),
+        "switch": switches[-1] if switches else {},
+        "wall_s": round(wall_s, 3),
+        "peak_rss_mb": round(max([peak_rss_mb(), *(entry["peak_rss_mb"] for entry in manifests.values())]), 1),
+        "versions": versions(),
+    }
+
+
+def _entry(manifest: Json) -> Json:
+    agent = {"agent": manifest["config"]["agent"]} if "agent" in manifest["config"] else {}
+    return {"kind": manifest["kind"], **agent, "wall_s": manifest["wall_s"], **manifest["result"]}
+
+
+def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:
+    """Offline stages beside the one that goes on online, by agent; none where nothing goes on."""
+    starts = {stage.start for stage in plan.spec.stages.values() if isinstance(stage, OnlineStage) and stage.start}
+    found: Json = {}
+    for name, stage in plan.spec.stages.items():
+        if starts and isinstance(stage, OfflineStage) and name not in starts and "success" in stages.get(name, {}):
+            label = stage.agent if stage.agent not in found else name
+            found[label] = {"stage": name, **{key: stages[name][key] for key in ("success", "path_ratio")}}
+    return found
+
+
+def peak_rss_mb() -> float:
+    """Most memory this process has held, and the largest of its children beside it, in MiB: an upper bound."""
+    unit = 1024 if sys.platform == "linux" else 1024 * 1024
+    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / unit
+
+
+def versions() -> Json:
+    """Of this package, Python and what the numbers depend on."""
+    found = {"toolkit": toolkit.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

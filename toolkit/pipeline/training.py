@@ -1,0 +1,170 @@
+"""The two training stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from toolkit.agents import Agent
+from toolkit.data.replay import Replay
+from toolkit.learner import Learner
+from toolkit.log import read_metrics
+from toolkit.pipeline.context import Context
+from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state
+from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
+from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
+from toolkit.pipeline.watch import Schedule, Watch
+from toolkit.tasks import EnvPool, make_env
+from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, offline_loop, online_loop
+from toolkit.types import Json, Spec
+
+Found = tuple[dict[str, torch.Tensor], Json]  # a checkpoint's tensors and meta
+
+
+def run_offline(context: Context, name: str, stage: OfflineStage, found: Found | None) -> Json:
+    """Train on the recording; the stage's result. `found` is the checkpoint to go on from."""
+    agent = stage_agent(context, stage)
+    material = prepare(context.plan.card, _dataset(context, name), agent, stage.gamma)
+    assert material.replay is not None
+    learner = Learner(agent, context.seeds, stage.updates, stage.compile, stage.precision)
+    plan = OfflinePlan(
+        updates=stage.updates,
+        batch_size=stage.batch_size,
+        n_step=stage.n_step,
+        gamma=stage.gamma,
+        lr_schedule=stage.lr_schedule,
+        log_every=stage.log_every,
+        eval_every=stage.eval_every or stage.updates,
+    )
+
+    def snapshot(step: int) -> Saved:
+        return {"agent": learner.state}, {"step": step}
+
+    watch = _watch(context, name, stage, learner, material, snapshot, found)
+    begin = _go_on(learner, watch, found)
+    context.console.stage_started(name, stage.updates, "updates")
+    replay = material.replay
+    return _carry_out(watch, lambda: offline_loop(learner, replay, material.normalizer, plan, watch, begin))
+
+
+def run_online(context: Context, name: str, stage: OnlineStage, found: Found | None) -> Json:
+    """Practise in the simulator; the stage's result with what the switch cost."""
+    agent = stage_agent(context, stage)
+    source = context.plan.spec.stages[stage.start] if stage.start else None
+    earlier = None
+    if stage.start and isinstance(source, OfflineStage):
+        earlier = load_trained(context.checkpoint(stage.start), stage_agent(context, source), context.seeds)
+    material = prepare(context.plan.card, _dataset(context, name), agent, stage.gamma, earlier)
+    learner = Learner(
+        agent, context.seeds, (stage.env_steps - stage.warmup_steps) * stage.utd, stage.compile, stage.precision
+    )
+    if earlier is not None:
+        on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
+        learner.state = carry(on_device, learner.state, stage.seam, name)
+    practice = _practice(context, stage, agent, material)
+    data = material.replay if stage.seam.data == "keep" else None
+    plan = OnlinePlan(
+        env_steps=stage.env_steps,
+        envs=stage.envs,
+        utd=stage.utd,
+        warmup_steps=stage.warmup_steps,
+        batch_size=stage.batch_size,
+        n_step=stage.n_step,
+        gamma=stage.gamma,
+        lr_schedule=stage.lr_schedule,
+        log_every=stage.log_every,
+        eval_steps=evaluation_steps(stage),
+        offline_share=offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0),
+    )
+
+    def snapshot(_: int) -> Saved:
+        tensors, meta = practice.state()
+        return {"agent": learner.state, "practice": tensors}, {"step": practice.env_step, "practice": meta}
+
+    watch = _watch(context, name, stage, learner, material, snapshot, found)
+    if found is not None:
+        tensors, meta = found
+        inner = {key.removeprefix("practice/"): leaf for key, leaf in tensors.items() if key.startswith("practice/")}
+        practice.restore(inner, meta["practice"])
+    _go_on(learner, watch, found)
+    context.console.stage_started(name, stage.env_steps, "env steps")
+    result = _carry_out(watch, lambda: online_loop(learner, data, practice, plan, watch))
+    if stage.start:
+        result["switch"] = switch_summary(read_metrics(context.folder.stage(name) / "metrics.jsonl"))
+    return result
+
+
+def stage_agent(context: Context, stage: TrainingStage) -> Agent[Any]:
+    """The stage's agent, for the task's sizes."""
+    return make_agent(stage.agent, stage.config, task_sizes(context))
+
+
+def task_sizes(context: Context) -> Spec:
+    """Sizes of the task's policy input and action."""
+    env = make_env(context.plan.card)
+    sizes = env.sizes
+    env.close()
+    return sizes
+
+
+def _dataset(context: Context, name: str) -> Any:
+    source = context.plan.spec.data_of(name)
+    return None if source is None else context.plan.dataset(context.folder.data, source)
+
+
+def _practice(context: Context, stage: OnlineStage, agent: Agent[Any], material: Material) -> Practice:
+    seeds = context.seeds
+    # An episode takes one row more than it has steps, so that twice the steps hold everything.
+    capacity = stage.buffer_capacity or 2 * stage.env_steps
+    pool = EnvPool(context.plan.card, len(seeds) * stage.envs)
+    ring = Replay.ring(agent.spec, pool.achieved.shape[1], len(seeds), stage.envs, capacity)
+    return Practice(pool, ring, material.normalizer, seeds)
+
+
+def _watch(
+    context: Context,
+    name: str,
+    stage: TrainingStage,
+    learner: Learner,
+    material: Material,
+    snapshot: Callable[[int], Saved],
+    found: Found | None,
+) -> Watch:
+    online = isinstance(stage, OnlineStage)
+    schedule = Schedule(
+        phase="online" if online else "offline",
+        total=stage.env_steps if isinstance(stage, OnlineStage) else stage.updates,
+        first=online or stage.eval_every is not None,
+        episodes=stage.eval_episodes,
+        final_episodes=stage.final_episodes,
+        starts=material.far_starts if stage.starts == "far" else None,
+        gamma=stage.gamma,
+        checkpoint_every_s=stage.checkpoint_every_s,
+    )
+    return Watch(context, name, stage.agent, learner, material, schedule, snapshot, found[1] if found else None)
+
+
+def _go_on(learner: Learner, watch: Watch, found: Found | None) -> int:
+    """Put the checkpoint's weights into the learner, make up for an interrupted evaluation; the step it stands at."""
+    if found is None:
+        return 0
+    tensors, meta = found
+    learner.state = restore_state(tensors, learner.agent, len(learner.seeds), learner.device)
+    step = int(meta["step"])
+    if meta["evaluation_due"]:
+        watch.evaluate(learner, step)
+        watch.tick(step, lambda: watch.snapshot(step))
+    return step
+
+
+def _carry_out(watch: Watch, loop: Callable[[], None]) -> Json:
+    """Run the loop so that interruptions wait for a whole state; the result of its last evaluation."""
+    try:
+        with watch.context.interrupt.waiting():
+            loop()
+    finally:
+        watch.close()
+    assert watch.result is not None
+    return dict(watch.result)

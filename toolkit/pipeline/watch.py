@@ -1,0 +1,204 @@
+"""What a training loop is watched with: evaluations, metrics, checkpoints, the terminal, interruptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from toolkit import checkpoint
+from toolkit.evaluate import EvalResult, evaluate
+from toolkit.learner import Learner
+from toolkit.log import MetricsLog, TensorBoardLog
+from toolkit.maze import Cell
+from toolkit.pipeline.context import Context
+from toolkit.pipeline.folder import Refused
+from toolkit.pipeline.material import Material, sample
+from toolkit.pipeline.pictures import write_routes
+from toolkit.policy import describe, policy_tensors
+from toolkit.train import Saved, Values
+from toolkit.types import FloatArray, Json
+
+# The last evaluation plays the same episodes as `toolkit evaluate`, those on the way play others.
+FINAL_EPISODES, EARLY_EPISODES = 0, 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much and how often to evaluate and to save."""
+
+    phase: str  # offline or online
+    total: int  # the loop's last step
+    first: bool  # whether to evaluate before the first update
+    episodes: int
+    final_episodes: int
+    starts: list[Cell] | None
+    gamma: float
+    checkpoint_every_s: float
+
+
+class Watch:
+    """`train.Hooks` of one stage.
+
+    `result` is the summary of the last evaluation, kept in the checkpoint. `snapshot` gives the loop's state at a step
+    at which it is whole.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        agent_name: str,
+        learner: Learner,
+        material: Material,
+        schedule: Schedule,
+        snapshot: Callable[[int], Saved],
+        resumed: Json | None = None,
+    ) -> None:
+        self.context, self.name, self.schedule, self.snapshot = context, name, schedule, snapshot
+        self.material = material
+        card, folder = context.plan.card, context.folder
+        self.policy = describe(agent_name, learner.agent, card, learner.seeds, material.far_starts)
+        resumed = resumed or {"result": None, "metrics_offset": 0, "step": None}
+        self.result: Json | None = resumed["result"]
+        self.metrics = MetricsLog(folder.stage(name) / "metrics.jsonl", resumed["metrics_offset"])
+        purge = None if resumed["step"] is None else resumed["step"] + 1
+        self.tensorboard = TensorBoardLog(folder.tensorboard, schedule.phase, name, learner.seeds, purge)
+        self.watched = sample(material.replay) if material.replay is not None else None
+        self.elapsed = folder.elapsed(name)
+        self.begun = self.saved_at = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds this stage has taken, over all processes that worked on it."""
+        return self.elapsed + time.monotonic() - self.begun
+
+    def evaluate(self, learner: Learner, step: int) -> None:
+        """Play, write a line of metrics; an interruption saves what stands and that this evaluation is due."""
+        last = step >= self.schedule.total
+        if step == 0 and not self.schedule.first:
+            return
+        try:
+            with self.context.interrupt.waiting(False):
+                result = self._play(learner, last)
+        except (KeyboardInterrupt, SystemExit):
+            if step > 0:
+                self._save(self.snapshot(step), pending=True)
+            raise
+        values = self._outcome(result) | self._beliefs(learner, result)
+        self._write(step, values)
+        if last:
+            self.result = summarise(result)
+            routes = self.context.folder.stage(self.name) / "routes.json"
+            write_routes(routes, result, self.context.plan.card, learner.seeds, self.material.far_starts)
+
+    def log(self, step: int, values: Values) -> None:
+        """Write a line of metrics."""
+        self._write(step, values)
+
+    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+        """Show progress; save when it is time, at the end and before leaving."""
+        self.context.console.advance(step)
+        every = self.schedule.checkpoint_every_s
+        stop = self.context.interrupt.signal is not None
+        if stop or step >= self.schedule.total or time.monotonic() - self.saved_at >= every:
+            self._save(state())
+        self.context.interrupt.check()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.metrics.close()
+        self.tensorboard.close()
+
+    def _write(self, step: int, values: Values) -> None:
+        self.metrics.write(self.schedule.phase, step, values)
+        self.tensorboard.write(step, values)
+        self.context.console.advance(step, values)
+
+    def _play(self, learner: Learner, last: bool) -> EvalResult:
+        plan = self.schedule
+        return evaluate(
+            lambda inputs: greedy(learner, self.material.normalizer(inputs)),
+            self.context.plan.card,
+            seeds=len(learner.seeds),
+            episodes=plan.final_episodes if last else plan.episodes,
+            starts=plan.starts,
+            base_seed=FINAL_EPISODES if last else EARLY_EPISODES,
+            record_routes=last,
+        )
+
+    def _outcome(self, result: EvalResult) -> Values:
+        """What happened, one number a seed."""
+        ratio = [float(np.mean(known)) if len(known := row[~np.isnan(row)]) else np.nan for row in result.path_ratio]
+        values = {
+            "eval/success": result.success.mean(1).tolist(),
+            "eval/return": result.ret.mean(1).tolist(),
+            "eval/steps": result.steps.mean(1).tolist(),
+            "eval/path_ratio": ratio,
+        }
+        return values | {"mc_return": self._true_returns(result).mean(1).tolist()}
+
+    def _true_returns(self, result: EvalResult) -> FloatArray:
+        """Discounted return of each episode, (S, n), by the task's rule: a price a step, another on the last."""
+        reward, gamma = self.context.plan.card.reward, self.schedule.gamma
+        paid = result.steps - result.success  # steps at the usual price
+        total = reward.step * (1.0 - gamma**paid) / (1.0 - gamma)
+        return np.asarray(total + result.success * reward.success * gamma**paid, np.float32)
+
+    def _beliefs(self, learner: Learner, result: EvalResult) -> Values:
+        """What the critics say of the data, of the policy there, and of the episodes just played; none, no numbers."""
+        values: Values = {}
+        if self.watched is not None:
+            obs, action = (np.broadcast_to(x, (len(learner.seeds), *x.shape)).copy() for x in self.watched)
+            values["q_data"] = value(learner, obs, action).mean(1).tolist()
+            values["q_policy"] = value(learner, obs, greedy(learner, obs)).mean(1).tolist()
+        starts = self.material.normalizer(result.start_inputs)
+        q_start = value(learner, starts, greedy(learner, starts))
+        values["q_start"] = q_start.mean(1).tolist()
+        if np.isnan(q_start).all():
+            return {}
+        values["q_below_return"] = (q_start <= self._true_returns(result)).mean(1).tolist()
+        return values
+
+    def _save(self, saved: Saved, pending: bool = False) -> None:
+        tensors, meta = saved
+        if not all(bool(torch.isfinite(leaf).all()) for leaf in torch.utils._pytree.tree_leaves(tensors["agent"])):
+            raise Refused(
+                f"stage {self.name}: weights are no longer finite at step {meta['step']}: training has diverged; "
+                f"lower {self.name}.config.lr. The checkpoint before it stands in {self.context.checkpoint(self.name)}"
+            )
+        mean, std = self.material.normalizer
+        flat = policy_tensors(tensors["agent"], mean, std) | checkpoint.flatten(tensors.get("practice", {}), "practice")
+        meta = {
+            "policy": self.policy,
+            "key": self.context.plan.keys[self.name],
+            "metrics_offset": self.metrics.offset,
+            "result": self.result,
+            "evaluation_due": pending,
+            **meta,
+        }
+        checkpoint.save(self.context.checkpoint(self.name), flat, meta)
+        self.context.folder.elapsed(self.name, self.wall_s)
+        self.saved_at = time.monotonic()
+
+
+def greedy(learner: Learner, obs: FloatArray) -> FloatArray:
+    """Actions without noise for normalised observations, (S, N, O) -> (S, N, A)."""
+    noise = torch.zeros((*obs.shape[:-1], learner.agent.spec.action_dim), device=learner.device)
+    return np.asarray(learner.act(torch.from_numpy(obs).to(learner.device), noise).cpu().numpy(), np.float32)
+
+
+def value(learner: Learner, obs: FloatArray, action: FloatArray) -> FloatArray:
+    """The critics' word on normalised observations and actions, (S, N, O), (S, N, A) -> (S, N)."""
+    q = learner.q(torch.from_numpy(obs).to(learner.device), torch.from_numpy(action).to(learner.device))
+    return np.asarray(q.cpu().numpy(), np.float32)
+
+
+def summarise(result: EvalResult) -> Json:
+    """Success with interval and seeds; of the rest the middle."""
+    summary = result.summary()
+    middles = {name: summary[name]["iqm"] for name in ("path_ratio", "return", "steps_to_goal")}
+    return {"success": summary["success"], **middles}
