@@ -15,13 +15,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d, h5g, h5p, h5s, h5t
+from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import Episodes, FloatArray, Json, ToolkitError
@@ -35,6 +36,8 @@ _ID = re.compile(r"(?:[A-Za-z0-9][-\w]*/)*[A-Za-z0-9][-\w]*-v[0-9]{1,6}", re.ASC
 _OBSERVED = ("observation", "achieved_goal", "desired_goal")  # T + 1 rows each
 _TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
 _ACTION_SLACK = 1e-4  # outside the bounds by rounding is clipped, by more is an error
+
+_SCALAR = h5s.create(h5s.SCALAR)
 
 Array = npt.NDArray[Any]
 
@@ -132,8 +135,8 @@ def _write_episodes(path: Path, episodes: Iterable[RecordedEpisode]) -> tuple[in
         for episode in episodes:
             length = len(episode.rewards)
             group = h5g.create(file.id, b"episode_%d" % count)
-            for name, value in (("id", count), ("seed", episode.seed), ("total_steps", length)):
-                h5py.AttributeManager(h5py.Group(group)).create(name, value, dtype=np.int64)
+            for name, value in ((b"id", count), (b"seed", episode.seed), (b"total_steps", length)):
+                h5a.create(group, name, h5t.STD_I64LE, _SCALAR).write(np.array(value, np.int64))
             observations = h5g.create(group, b"observations")
             for key, rows in episode.observations.items():
                 _check_rows(count, f"observations/{key}", rows, length + 1)
@@ -151,9 +154,18 @@ def _check_rows(episode: int, name: str, rows: Array, expected: int) -> None:
 
 
 def _put(group: Any, name: str, rows: Array, plist: Any) -> None:
-    rows = np.ascontiguousarray(rows)
-    kind = h5t.py_create(rows.dtype, logical=True)
-    h5d.create(group, name.encode(), kind, h5s.create_simple(rows.shape), plist).write(h5s.ALL, h5s.ALL, rows)
+    made = h5d.create(group, name.encode(), _kind(rows.dtype), _space(rows.shape), plist)
+    made.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(rows))
+
+
+@lru_cache
+def _kind(dtype: Any) -> Any:
+    return h5t.py_create(dtype, logical=True)
+
+
+@lru_cache(maxsize=4096)
+def _space(shape: tuple[int, ...]) -> Any:
+    return h5s.create_simple(shape)
 
 
 def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:

@@ -68,13 +68,13 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._goal = self._goal_near.astype(np.float64)  # what is stored as float32 is what was played
         state = self._simulator.place(self._scatter(start_cell, self.card.start.noise), self._goal)
         self._steps = 0
-        return self._observe(state), {"is_success": bool(self.card.reached(state[:GOAL_DIM], self._goal_near))}
+        return self._observe(state), {"is_success": self._reached(state)}
 
     def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply one action in [-1, 1], (A,); what lies outside is clipped by the simulator."""
         state = self._simulator.step(action if self._unscaled else self._middle + self._half * action)
         self._steps += 1
-        success = bool(self.card.reached(state[:GOAL_DIM], self._goal_near))
+        success = self._reached(state)
         reward = self.card.reward.success if success else self.card.reward.step
         truncated = not success and self._steps >= self.card.max_episode_steps
         return self._observe(state), reward, success, truncated, {"is_success": success}
@@ -94,6 +94,12 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     def close(self) -> None:
         """Free the renderer."""
         self._simulator.close()
+
+    def _reached(self, state: npt.NDArray[np.float64]) -> bool:
+        """The card's rule; most steps are so far off that a glance at one coordinate answers it."""
+        if abs(state[0] - self._goal[0]) > 1.01 * self.card.goal.radius:
+            return False
+        return bool(self.card.reached(state[:GOAL_DIM], self._goal_near))
 
     def _observe(self, state: npt.NDArray[np.float64]) -> Observation:
         return {"observation": state, "achieved_goal": state[:GOAL_DIM].copy(), "desired_goal": self._goal.copy()}
