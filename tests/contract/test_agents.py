@@ -1,0 +1,165 @@
+"""What every agent in the registry must keep, and golden numbers of its first updates."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+from toolkit import nn
+from toolkit.agents import AGENTS, Agent
+from toolkit.learner import Learner
+from toolkit.types import Batch, Spec
+
+SPEC = Spec(obs_dim=5, action_dim=2)
+# Options that change which code runs get golden numbers of their own.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
+    "iql_ddpgbc": ("iql", {"extraction": "ddpgbc"}),
+    "iql_layer_norm": ("iql", {"layer_norm": True}),
+    "rlpd": ("sac", {"members": 4, "subset": 2, "layer_norm": True, "actor_q": "mean", "entropy_backup": False}),
+    "cql_lagrange": ("cql", {"gap": 0.8}),
+}
+GOLDEN = Path(__file__).parent.parent / "golden" / "agents.json"
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> None:
+    nn.set_matmul_dtype(torch.float32)
+    torch.set_num_threads(1)
+
+
+def make(variant: str) -> Agent[Any]:
+    name, options = VARIANTS[variant]
+    kind = AGENTS[name]
+    return kind(kind.Config(hidden=(16, 16), **options), SPEC)
+
+
+def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch:
+    """A random batch; the numbers come from NumPy, whose streams do not change between versions."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    O, A = SPEC.obs_dim, SPEC.action_dim
+    normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # noqa: E731
+    ends = torch.from_numpy(rng.random(rows) < 0.1)
+    return Batch(
+        normal(rows, O), torch.tanh(normal(rows, A)), normal(rows) - 1.0, torch.where(ends, 0.0, 0.99), normal(rows, O),
+        normal(rows), torch.tanh(normal(rows, A)), normal(rows, agent.noise_dim), torch.tensor(1.0),
+    )  # fmt: skip
+
+
+def run(agent: Agent[Any], updates: int, seed: int = 0) -> tuple[Any, dict[str, torch.Tensor]]:
+    state = agent.init(torch.Generator().manual_seed(seed))
+    metrics: dict[str, torch.Tensor] = {}
+    for step in range(updates):
+        state, metrics = agent.update(state, batch(agent, step))
+    return state, metrics
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_update_is_pure_and_changes_every_network(variant: str) -> None:
+    agent = make(variant)
+    state = agent.init(torch.Generator().manual_seed(0))
+    before = pytree.tree_map(torch.clone, state)
+    first, metrics = agent.update(state, batch(agent, 0))
+    second, _ = agent.update(state, batch(agent, 0))
+    same = lambda a, b: all(torch.equal(x, y) for x, y in zip(*map(pytree.tree_leaves, (a, b)), strict=True))  # noqa: E731
+    assert same(state, before), "the state that came in was changed"
+    assert same(first, second), "the same input gave another output"
+    for field, old, new in zip(state._fields, state, first, strict=True):
+        if field == "log_penalty" and "lagrange" not in variant:
+            continue
+        assert not same(old, new), f"{field} did not move"
+    assert metrics and all(torch.isfinite(x).all() and x.shape == () for x in metrics.values())
+    shapes = lambda s: [(x.shape, x.dtype) for x in pytree.tree_leaves(s)]  # noqa: E731
+    assert shapes(first) == shapes(state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_actions_are_bounded_and_greedy_without_noise(variant: str) -> None:
+    agent = make(variant)
+    state, _ = run(agent, 3)
+    obs = 3 * batch(agent, 9).obs
+    greedy = agent.act(state, obs, torch.zeros(len(obs), 2))
+    assert greedy.shape == (32, 2) and (greedy.abs() <= 1).all()
+    assert torch.equal(greedy, agent.act(state, obs, torch.zeros(len(obs), 2)))
+    assert not torch.equal(greedy, agent.act(state, obs, torch.ones(len(obs), 2)))
+    assert agent.q(state, obs, greedy).shape == (32,)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_seed_axis_changes_nothing(variant: str) -> None:
+    """Three seeds in one program make the updates that each makes alone."""
+    agent = make(variant)
+    learner = Learner(agent, [0, 1, 2], 10, compile="off", precision="fp32", device=torch.device("cpu"))
+    for step in range(3):
+        packed = torch.stack([_pack(batch(agent, 100 * step + seed)) for seed in range(3)])
+        learner.update(packed, torch.tensor(1.0))
+    for seed in range(3):
+        state = agent.init(torch.Generator().manual_seed(seed))
+        for step in range(3):
+            state, _ = agent.update(state, batch(agent, 100 * step + seed))
+        for alone, together in zip(pytree.tree_leaves(state), pytree.tree_leaves(learner.state), strict=True):
+            torch.testing.assert_close(alone, together[seed], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.timeout(600)  # the compiler takes most of it
+@pytest.mark.parametrize("variant", ["iql", "rlpd"])
+def test_compiled_equals_eager(variant: str) -> None:
+    agent = make(variant)
+    states = []
+    for mode in ("on", "off"):
+        learner = Learner(agent, [0, 1], 10, compile=mode, precision="fp32", device=torch.device("cpu"))  # type: ignore[arg-type]
+        for step in range(3):
+            packed = torch.stack([_pack(batch(agent, 100 * step + seed)) for seed in range(2)])
+            learner.update(packed, torch.tensor(1.0))
+        states.append(pytree.tree_leaves(learner.state))
+    for compiled, eager in zip(*states, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_golden_numbers(variant: str) -> None:
+    """Ten updates give the numbers they gave before.
+
+    After a change that is meant to alter them: `UPDATE_GOLDEN=1 pytest tests/contract`, with the reason in the commit.
+    """
+    agent = make(variant)
+    state, metrics = run(agent, 10)
+    norms = {
+        f"{field}": float(sum(x.double().square().sum() for x in pytree.tree_leaves(part)) ** 0.5)
+        for field, part in zip(state._fields, state, strict=True)
+    }
+    action = agent.act(state, batch(agent, 77).obs[:1], torch.ones(1, 2))[0].tolist()
+    got = {"metrics": {k: float(v) for k, v in metrics.items()}, "norms": norms, "action": action}
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden[variant] = got
+        GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
+    want = golden[variant]
+    assert got["metrics"] == pytest.approx(want["metrics"], rel=2e-3, abs=1e-4)
+    assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
+    assert got["action"] == pytest.approx(want["action"], abs=1e-3)
+
+
+def test_limits_that_must_coincide() -> None:
+    """CQL without its penalty is SAC, to the last bit of the networks they share."""
+    cql = AGENTS["cql"](AGENTS["cql"].Config(hidden=(16, 16), alpha=0.0), SPEC)
+    sac = AGENTS["sac"](AGENTS["sac"].Config(hidden=(16, 16), entropy_backup=False), SPEC)
+    a, b = (agent.init(torch.Generator().manual_seed(0)) for agent in (cql, sac))
+    for step in range(5):
+        full = batch(cql, step)
+        a, _ = cql.update(a, full)
+        b, _ = sac.update(b, full._replace(noise=full.noise[:, : sac.noise_dim]))
+    for field in b._fields:
+        for x, y in zip(pytree.tree_leaves(getattr(a, field)), pytree.tree_leaves(getattr(b, field)), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
+def _pack(b: Batch) -> torch.Tensor:
+    scalars = [x[:, None] for x in (b.reward, b.discount, b.mc_return)]
+    return torch.cat([b.obs, b.action, b.next_obs, b.next_action, *scalars, b.noise], 1)
