@@ -146,7 +146,8 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     if not folder.is_dir():
         raise ToolkitError(f"{folder}: no such folder; expected a run, one of its stages or a checkpoint")
     stages = folder / "stages"
-    places = [folder, folder / "checkpoint"] + [stages / name / "checkpoint" for name in _last_first(folder)]
+    # a stage's folder has a manifest.json of its own, so what lies in it is looked at first
+    places = [folder / "checkpoint", folder] + [stages / name / "checkpoint" for name in _last_first(folder)]
     for place in places:
         if checkpoint.exists(place):
             return place
