@@ -25,7 +25,7 @@ _COMPILE_WORTH = 1_500
 def has_bf16_units() -> bool:
     """Whether this machine multiplies bfloat16 matrices in hardware (AMX on the CPU, or a CUDA GPU that does)."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported())
 
 
@@ -79,6 +79,7 @@ class Learner:
         if self.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
             self.state = pytree.tree_map(torch.clone, self.state)
+        metrics: Metrics
         self.state, metrics = (self._critic if critic_only else self._full)(self.state, packed, lr_scale)
         return metrics
 

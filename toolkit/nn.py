@@ -99,8 +99,8 @@ def init_mlp(
 def _orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generator) -> Tensor:
     x = torch.randn(max(fan_in, fan_out), min(fan_in, fan_out), generator=generator)
     q, r = torch.linalg.qr(x)
-    q = q * torch.sign(torch.diagonal(r))
-    return gain * (q if fan_in >= fan_out else q.T).contiguous()
+    w: Tensor = q * torch.sign(torch.diagonal(r)) * gain
+    return (w if fan_in >= fan_out else w.T).contiguous()
 
 
 def mlp(p: Params, x: Tensor) -> Tensor:
