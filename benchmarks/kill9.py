@@ -1,0 +1,173 @@
+"""Kill -9 at random moments of a whole pipeline, run the same command again, and compare every byte it leaves.
+
+    python benchmarks/kill9.py --kills 20 --json
+
+One run goes through undisturbed. Each further run is killed once, at a moment drawn from its own share of the
+undisturbed run's time, so that the kills spread over start, all stages and the end; then the same command finishes it.
+Compared are the newest checkpoint of each stage (weights, optimiser, ring buffer, counters), metrics, the data set,
+pictures and results. Writes benchmarks/results/kill9.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+PIPELINE = """\
+name: kill9
+description: Every kind of stage, small
+task: pointmaze-umaze
+seeds: [0, 1]
+stages:
+  collect: {kind: collect, recipe: stitch, episodes: 200}
+  clone: {kind: offline, agent: filtered_bc, updates: 300, batch_size: 64, config: {hidden: [64, 64]},
+          compile: "off", final_episodes: 4, starts: far, log_every: 50, checkpoint_every_s: 0.4}
+  pretrain: {kind: offline, agent: iql, updates: 1500, n_step: 10, config: {hidden: [64, 64]}, compile: "on",
+             eval_every: 300, eval_episodes: 4, final_episodes: 8, starts: far, log_every: 50, checkpoint_every_s: 0.4}
+  finetune: {kind: online, agent: sac, start: pretrain, config: {hidden: [64, 64]}, compile: "on",
+             seam: {temperature: 0.05, mix: {kind: proportional}}, env_steps: 900, envs: 2, utd: 2, warmup_steps: 100,
+             buffer_capacity: 400, eval_every: 200, eval_episodes: 4, final_episodes: 8, starts: far, log_every: 50,
+             checkpoint_every_s: 0.4}
+  evaluate: {kind: evaluate, of: [clone, pretrain, finetune], episodes: 10, starts: far}
+"""
+RESULTS = Path(__file__).parent / "results" / "kill9.json"
+
+
+def fingerprint(run: Path) -> dict[str, str]:
+    """What a run came to: sha256 of everything that must not depend on how often it was stopped."""
+    found = {}
+    for path in sorted((run / "data").rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(run))] = _sha256(path.read_bytes())
+    for stage in sorted((run / "stages").iterdir()):
+        for name in ("metrics.jsonl", "routes.json", "pieces.json"):
+            if (stage / name).exists():
+                found[f"{stage.name}/{name}"] = _sha256((stage / name).read_bytes())
+        numbered = sorted((stage / "checkpoint").glob("[0-9]*"), key=lambda path: int(path.name))
+        for name in ("tensors.safetensors", "meta.json") if numbered else ():
+            found[f"{stage.name}/checkpoint/{name}"] = _sha256((numbered[-1] / name).read_bytes())
+        manifest = json.loads((stage / "manifest.json").read_text())
+        found[f"{stage.name}/result"] = _sha256(json.dumps(manifest["result"], sort_keys=True).encode())
+    return found
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """Names of what is not equal."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _start(pipeline: Path, run: Path) -> subprocess.Popen[bytes]:
+    """The command a user types, in a process group of its own."""
+    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "pipeline", str(pipeline)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return subprocess.Popen(
+        [*command, "--out", str(run), "--progress", "plain"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=open(run.with_suffix(".log"), "ab"),
+        start_new_session=True,
+    )
+
+
+def _finish(pipeline: Path, run: Path) -> float:
+    """Run to the end; seconds it took. Raises where the command fails."""
+    begun = time.monotonic()
+    code = _start(pipeline, run).wait()
+    if code != 0:
+        raise RuntimeError(f"{run} ended with {code}:\n{run.with_suffix('.log').read_text()[-2000:]}")
+    return time.monotonic() - begun
+
+
+def _phase(run: Path) -> str:
+    """What an interrupted run was at."""
+    stages = ["collect", "clone", "pretrain", "finetune", "evaluate"]
+    open_stages = [name for name in stages if not (run / "stages" / name / "manifest.json").exists()]
+    if not open_stages:
+        return "summary"
+    begun = (run / "stages" / open_stages[0]).exists()
+    return open_stages[0] if begun else f"before {open_stages[0]}"
+
+
+def _left_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _killed(pipeline: Path, run: Path, after_s: float, expected: dict[str, str]) -> dict[str, Any]:
+    """One run, killed once and finished by the same command."""
+    process = _start(pipeline, run)
+    try:
+        process.wait(after_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)  # the one process: nobody helps its children to their end
+        process.wait()
+    phase = _phase(run)
+    deadline = time.monotonic() + 10.0
+    while _left_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    orphans = _left_alive(process.pid)
+    seconds = _finish(pipeline, run)
+    unequal = differences(expected, fingerprint(run))
+    return {"killed_after_s": round(after_s, 2), "stage": phase, "resumed_s": round(seconds, 1), "orphans": orphans,
+            "equal": not unequal, "different": unequal}  # fmt: skip
+
+
+def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
+    """The undisturbed run, then the killed ones."""
+    pipeline = folder / "kill9.yaml"
+    pipeline.write_text(PIPELINE, encoding="utf-8")
+    _finish(pipeline, folder / "warm")  # fills the caches of compiled code, so that the next one's time is typical
+    seconds = _finish(pipeline, folder / "whole")
+    expected = fingerprint(folder / "whole")
+    again = differences(expected, fingerprint(folder / "warm"))
+    lots, runs = random.Random(seed), []
+    for index in range(kills):
+        after = seconds * (index + lots.random()) / kills
+        run = _killed(pipeline, folder / f"killed-{index}", after, expected)
+        runs.append(run)
+        print(f"{index + 1}/{kills}: {run}", file=sys.stderr, flush=True)
+    return {
+        "kills": kills,
+        "equal": sum(run["equal"] for run in runs),
+        "orphans": sum(run["orphans"] for run in runs),
+        "two_whole_runs_equal": not again,
+        "whole_run_s": round(seconds, 1),
+        "files_compared": len(expected),
+        "runs": runs,
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="kill9-") as folder:
+        result = measure(arguments.kills, arguments.seed, Path(folder))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result) if arguments.json else f"{result['equal']} of {result['kills']} byte-equal")
+    raise SystemExit(0 if result["equal"] == result["kills"] else 1)
+
+
+if __name__ == "__main__":
+    main()
