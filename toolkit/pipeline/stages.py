@@ -73,7 +73,7 @@ def run_collect(context: Context, name: str, stage: CollectStage) -> Json:
     result: Json = {"episodes": len(recorded), "transitions": recorded.transitions}
     if card.goal_xy is not None:
         result["coverage"] = coverage(episodes, card.maze, card.goal_xy, card.goal.radius).summary()
-    return result | {"dataset": str(dataset.relative_to(context.folder.root))}
+    return result | {"dataset": str(dataset.resolve().relative_to(context.folder.root.resolve()))}
 
 
 def run_evaluate(context: Context, name: str, stage: EvaluateStage) -> Json:
