@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -40,6 +40,8 @@ class Strict(pydantic.BaseModel):
 
     shortcut: ClassVar[str | None] = None
     """Field whose entries may begin an override's path: with "stages", `finetune.utd` is `stages.finetune.utd`."""
+    resets: ClassVar[Mapping[str, str]] = {}
+    """An override that changes the one name removes the other beside it: the settings of what is replaced."""
 
 
 class ConfigError(ToolkitError):
@@ -145,10 +147,18 @@ def _override(document: Document, item: str, model: type[pydantic.BaseModel]) ->
             yield f"{place}: {path.strip()}: {one_of(names, str(keys[0]))}"
             return
         keys = (shortcut, *keys)
+    _reset(document.value, keys, value, getattr(model, "resets", {}))
     try:
         document.put(keys, value, place)
     except ValueError as error:
         yield f"{place}: {error}"
+
+
+def _reset(block: Any, keys: Keys, value: Any, resets: Mapping[str, str]) -> None:
+    for key in keys[:-1]:
+        block = block.get(key) if isinstance(block, dict) else None
+    if isinstance(block, dict) and keys[-1] in resets and block.get(keys[-1]) != value:
+        block.pop(resets[str(keys[-1])], None)
 
 
 def _file_order(line: str) -> tuple[bool, int, str]:

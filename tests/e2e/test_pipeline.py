@@ -19,10 +19,13 @@ import minari
 import pytest
 
 from benchmarks.kill9 import differences, fingerprint
-from toolkit.checkpoint import exists
+from toolkit.checkpoint import exists, load
+from toolkit.evaluate import evaluate
 from toolkit.pipeline.runner import run_pipeline
 from toolkit.policy import load_policy
 from toolkit.types import Json, ToolkitError
+
+pytestmark = pytest.mark.timeout(300)  # processes of their own, on machines that may be busy
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = """\
@@ -192,6 +195,34 @@ def test_stopped_and_resumed_ends_in_the_same_bytes(
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
 
 
+def test_stopped_in_an_evaluation_it_plays_that_one_first(
+    pipeline: Path, copy: Path, whole: tuple[Path, Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments, **options)
+
+    shutil.rmtree(copy / "stages/finetune")
+    monkeypatch.setattr("toolkit.pipeline.watch.evaluate", interrupted)
+    with pytest.raises(SystemExit):
+        run_pipeline(pipeline, out=copy, progress="none")
+    _, meta = load(copy / "stages/finetune/checkpoint")
+    assert meta["evaluation_due"]
+    assert meta["step"] == 100
+    run_pipeline(pipeline, out=copy, progress="none")
+    assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
+
+
+def test_another_agent_brings_its_own_settings(pipeline: Path, tmp_path: Path) -> None:
+    run_pipeline(pipeline, out=tmp_path / "run", overrides=["clone.agent=cql", "clone.config.gap=5.0"], dry_run=True)
+    with pytest.raises(ToolkitError, match="network Q cannot carry over"):  # other hidden layers than the file's
+        run_pipeline(pipeline, out=tmp_path / "run", overrides=["pretrain.agent=cql"], dry_run=True)
+
+
 def command(pipeline: Path, run: Path) -> subprocess.Popen[str]:
     """The command a user types."""
     code = "from toolkit.cli import main; main()"
@@ -201,7 +232,7 @@ def command(pipeline: Path, run: Path) -> subprocess.Popen[str]:
 
 
 def wait_for_checkpoint(run: Path, stage: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not exists(run / "stages" / stage / "checkpoint"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -269,6 +300,6 @@ def test_without_out_the_same_command_goes_on_with_the_unfinished_run(
     copy.rename("runs/tiny-4")
     assert run_pipeline(pipeline, dry_run=True)["out"] == "runs/tiny-5"
     assert run_pipeline(pipeline, start_from="evaluate", dry_run=True)["out"] == "runs/tiny-4"
-    Path("runs/tiny-4/summary.json").unlink()
+    Path("runs/tiny-4/report.html").unlink()
     assert run_pipeline(pipeline, dry_run=True)["out"] == "runs/tiny-4"
     assert run_pipeline(pipeline, overrides=["finetune.utd=1"], dry_run=True)["out"] == "runs/tiny-5"

@@ -121,7 +121,7 @@ def choose(name: str, resolved: str, again: bool) -> Path:
     """
     numbers = [int(match[1]) for path in Path("runs").glob(f"{name}-*") if (match := _numbered(name, path.name))]
     newest = Path("runs") / f"{name}-{max(numbers, default=0)}"
-    if numbers and (again or (_same(newest, resolved) and not (newest / SUMMARY).exists() and not _busy(newest))):
+    if numbers and (again or (_same(newest, resolved) and not (newest / REPORT).exists() and not _busy(newest))):
         return newest
     return Path("runs") / f"{name}-{max(numbers, default=0) + 1}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -167,6 +167,7 @@ class PipelineSpec(Strict):
     """One pipeline: a task, seeds trained together, and stages carried out in the order they stand."""
 
     shortcut = "stages"
+    resets: ClassVar[Mapping[str, str]] = {"agent": "config"}  # one algorithm's settings mean nothing to another
 
     name: str = Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")
     """Lower-case words joined by - or _; names the run folder."""

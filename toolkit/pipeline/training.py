@@ -18,7 +18,7 @@ from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
 from toolkit.tasks import EnvPool, make_env
 from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, offline_loop, online_loop
-from toolkit.types import Json, Spec
+from toolkit.types import Json, Spec, ToolkitError
 
 Found = tuple[dict[str, torch.Tensor], Json]  # a checkpoint's tensors and meta
 
@@ -133,6 +133,11 @@ def _watch(
     found: Found | None,
 ) -> Watch:
     online = isinstance(stage, OnlineStage)
+    if stage.starts == "far" and not material.far_starts:
+        raise ToolkitError(
+            f"{name}.starts: the recording joins every cell it visits to the goal, so no start is far; "
+            f"use --set {name}.starts=all, or a recipe of shorter pieces"
+        )
     schedule = Schedule(
         phase="online" if online else "offline",
         total=stage.env_steps if isinstance(stage, OnlineStage) else stage.updates,
@@ -151,6 +156,9 @@ def _go_on(learner: Learner, watch: Watch, found: Found | None) -> int:
     if found is None:
         return 0
     tensors, meta = found
+    if meta["threads"] != torch.get_num_threads():  # another number of threads, other last bits
+        torch.set_num_threads(meta["threads"])
+        watch.context.console.note(f"{watch.name}: goes on with {meta['threads']} threads, as it began")
     learner.state = restore_state(tensors, learner.agent, len(learner.seeds), learner.device)
     step = int(meta["step"])
     if meta["evaluation_due"]:

@@ -178,6 +178,7 @@ class Watch:
             "metrics_offset": self.metrics.offset,
             "result": self.result,
             "evaluation_due": pending,
+            "threads": torch.get_num_threads(),
             **meta,
         }
         checkpoint.save(self.context.checkpoint(self.name), flat, meta)
