@@ -6,7 +6,9 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import io
 import json
 import signal
@@ -176,6 +178,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGTERM, _terminated)
+    atexit.register(gc.freeze)  # else the interpreter spends seconds tidying away what the compiler left
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     app()
