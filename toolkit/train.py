@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toolkit.data.random import fill_noise
 from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
-from toolkit.data.sampler import fill_noise
 from toolkit.learner import Learner
 from toolkit.tasks import EnvPool
 from toolkit.types import FloatArray, Metrics

@@ -6,101 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampler_reference import (
+    filled_ring,
+    make_episodes,
+    reference_goal,
+    reference_pick,
+    reference_steps,
+)
 
-from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler, push
-from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
-from toolkit.types import Episodes, FloatArray, Spec
-
-M64 = (1 << 64) - 1
-
-
-def mix(x: int) -> int:
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & M64
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & M64
-    return x ^ (x >> 31)
+from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler
+from toolkit.data.sampler import HEADER, LEFT, RETURN
 
 
-def draw(seed: int, step: int, row: int, j: int) -> int:
-    key = mix((mix((seed * 0x9E3779B97F4A7C15 + 1) & M64) + step * 0xD1342543DE82EF95) & M64)
-    return mix((key + (row * (1 << 20) + j + 1) * 0x9E3779B97F4A7C15) & M64)
-
-
-def unit(bits: int) -> float:
-    return (bits >> 11) * 2.0**-53
-
-
-def below(bits: int, n: int) -> int:
-    return ((bits >> 32) * n) >> 32
-
-
-def make_episodes(lengths: list[int], seed: int = 0, goal: int = 0) -> Episodes:
-    """Random episodes; every second one ends by termination, the others by truncation."""
-    rng = np.random.default_rng(seed)
-    starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)])
-    R = int(starts[-1])
-    f = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    episodes = Episodes(
-        f(R, 3), f(R, goal), f(R, goal), f(R, 2), f(R), np.zeros(R, bool), np.zeros(R, bool), starts.astype(np.int64)
-    )
-    for e, end in enumerate(starts[1:]):
-        episodes.reward[end - 1], episodes.action[end - 1] = 0.0, 0.0
-        (episodes.terminated if e % 2 == 0 else episodes.truncated)[end - 2] = True
-    return episodes
-
-
-def reference_pick(replay: Replay, seed_index: int, seed: int, step: int, b: int) -> tuple[int, int]:
-    count = max(replay.streams_per_seed, 1)
-    j = 0
-    while True:
-        bits = draw(seed, step, b, j)
-        k = seed_index * replay.streams_per_seed + below(mix(bits ^ 0xBF58476D1CE4E5B9), count)
-        i = below(bits, int(replay.size[k]))
-        if replay.rows[k, i, LEFT] != 0:
-            return k, i
-        j += 1
-
-
-def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float) -> FloatArray:
-    """One row of a batch without noise, computed the plain way."""
-    O, A = replay.spec.obs_dim, replay.spec.action_dim
-    rows = replay.rows[k]
-    first, reward, discount = rows[i], np.float32(0), np.float32(1)
-    for _ in range(n):
-        reward += discount * rows[i, REWARD]
-        discount *= np.float32(gamma)
-        ended = rows[i, TERMINATED]
-        i = (i + 1) % len(rows)
-        if ended:
-            discount = np.float32(0)
-            break
-        if rows[i, LEFT] == 0:
-            break
-    wide = slice(HEADER, HEADER + O + A)
-    return np.concatenate([first[wide], rows[i, wide], [reward, discount, first[RETURN]]]).astype(np.float32)
-
-
-def filled_ring(seed: int, seeds: int, envs: int, capacity: int, steps: int, goal: int = 0) -> tuple[Replay, list]:
-    """A ring after `steps` pushes of random episodes, and everything pushed, by stream."""
-    rng = np.random.default_rng(seed)
-    ring = Replay.ring(Spec(3, 2), goal, seeds, envs, capacity)
-    K = seeds * envs
-    log: list = [[] for _ in range(K)]
-    obs = rng.standard_normal((K, 3)).astype(np.float32)
-    for t in range(steps):
-        after = rng.standard_normal((K, 3)).astype(np.float32)
-        action = rng.uniform(-1, 1, (K, 2)).astype(np.float32)
-        reward = rng.standard_normal(K).astype(np.float32)
-        ends = rng.random(K) < 0.2
-        terminated = ends & (rng.random(K) < 0.5)
-        truncated = ends & ~terminated
-        push(ring, obs, action, reward, after, obs[:, :goal], after[:, :goal], terminated, truncated, 0.9)
-        for k in range(K):
-            log[k].append((t, obs[k], action[k], reward[k], after[k], terminated[k], truncated[k]))
-        obs = np.where(ends[:, None], rng.standard_normal((K, 3)).astype(np.float32), after)
-    return ring, log
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     n=st.integers(1, 7),
@@ -119,7 +37,7 @@ def test_offline_batches_equal_the_reference(lengths: list[int], n: int, seed: i
                 np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     capacity=st.integers(4, 40),
     steps=st.integers(1, 120),
@@ -204,15 +122,31 @@ def test_uniform_over_transitions() -> None:
     assert chi2 < 73 + 4 * np.sqrt(2 * 73)  # 73 degrees of freedom, beyond any doubt
 
 
-def test_noise_is_standard_normal_and_differs_by_seed_step_and_row() -> None:
-    episodes = make_episodes([10])
-    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
-    sampler = Sampler(replay.spec, np.array([0, 1]), 128, 7, 1, 0.9, updates=50)
-    noise = sampler.draw(0, replay, None, np.full(50, 128)).numpy()[..., sampler.noise_column :].copy()
-    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
-    assert abs((noise**4).mean() - 3) < 0.1
-    assert len(np.unique(noise)) > 0.999 * noise.size
-    assert np.abs(np.corrcoef(noise.reshape(-1, 7).T) - np.eye(7)).max() < 0.04  # 0.009 is one standard deviation
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    n=st.integers(1, 7),
+    gamma=st.floats(0.5, 0.999),
+    own=st.floats(0, 1),
+    future=st.floats(0, 1),
+    steps=st.integers(0, 60),
+    seed=st.integers(0, 1 << 30),
+)
+def test_batches_with_new_goals_equal_the_reference(
+    lengths: list[int], n: int, gamma: float, own: float, future: float, steps: int, seed: int
+) -> None:
+    if steps:
+        replay, _ = filled_ring(seed % 1000, 1, 1, 20, steps, goal=2)
+    else:
+        episodes = make_episodes(lengths, goal=2)
+        replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    rule = Relabel(own, (1 - own) * future, radius=0.8, step_reward=-1.0, goal_reward=0.5)
+    normalizer = Normalizer(np.array([0, 1, 2], np.float32), np.array([1, 2, 3], np.float32))
+    sampler = Sampler(replay.spec, np.array([seed]), 40, 0, n, gamma, 1, rule, normalizer)
+    got = sampler.draw(7, *((None, replay) if steps else (replay, None)), np.array([0 if steps else 40])).numpy()[0, 0]
+    for b in range(40):
+        k, i = reference_pick(replay, 0, seed, 7, b)
+        np.testing.assert_array_equal(got[b], reference_goal(replay, k, i, n, gamma, rule, normalizer, seed, 7, b))
 
 
 def test_goals_are_drawn_with_their_shares_and_reward_follows() -> None:

@@ -2,7 +2,7 @@
 
 One transition is one float32 row, so that drawing it touches one place in memory:
 
-    transitions left | reward | terminated | Monte Carlo return | obs (O) | action (A) | achieved goal (G)
+    transitions left | reward | terminated | Monte Carlo return | achieved goal (G) | obs (O) | action (A)
 
 An episode of T transitions takes T + 1 rows; the last one, with no transition left, holds its final observation.
 The next observation of a transition is therefore the observation of the row after it, stored once.
@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from toolkit.data.sampler import HEADER, fill_goals, fill_noise, fill_steps, push_steps
+from toolkit.data.random import fill_noise
+from toolkit.data.sampler import HEADER, fill_goals, fill_steps, push_steps
 from toolkit.types import Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 # Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
@@ -63,7 +64,7 @@ class Replay:
     """
 
     spec: Spec
-    rows: FloatArray  # (K, capacity, 4 + O + A + G)
+    rows: FloatArray  # (K, capacity, 4 + G + O + A)
     size: IntArray  # (K,) rows written
     head: IntArray  # (K,) where the next transition goes
     begun: IntArray  # (K,) transitions of the unfinished episode
@@ -78,7 +79,7 @@ class Replay:
         left = np.repeat(episodes.starts[1:] - 1, np.diff(episodes.starts)) - np.arange(R)
         returns = discounted_returns(episodes.reward, left, gamma)
         header = [x[:, None] for x in (left, episodes.reward, episodes.terminated, returns)]
-        columns = [*header, inputs, episodes.action, episodes.achieved]
+        columns = [*header, episodes.achieved, inputs, episodes.action]
         rows = np.concatenate(columns, axis=1, dtype=np.float32, casting="unsafe")[None]
         full = np.array([R], np.int64)
         return cls(Spec(O, episodes.action.shape[1]), rows, full, full * 0, full * 0, streams_per_seed=0)

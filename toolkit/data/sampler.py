@@ -1,7 +1,9 @@
 """Numba kernels that draw training batches straight into a preallocated array (level 1).
 
-The random stream is counter-based: number j of row b of the batch for (seed, step) is a hash of those four, so a
-batch depends on seed and step alone, in any order, on any thread, after any resume.
+A batch depends on seed and step alone (see `random`), in any order, on any thread, after any resume.
+
+Rows lie at random places of a memory that is far larger than the caches, and waiting for them is all the time that
+drawing takes. So the kernels ask for the rows of a transition `_AHEAD` transitions before they read them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-# A packed row: transitions left | reward | terminated | Monte Carlo return | obs (O) | action (A) | achieved goal (G).
+from toolkit.data.jit import kernel, prefetch
+from toolkit.data.random import below, draw, log, mix, stream, unit
+
+# A packed row: transitions left | reward | terminated | Monte Carlo return | achieved goal (G) | obs (O) | action (A).
 LEFT, REWARD, TERMINATED, RETURN, HEADER = 0, 1, 2, 3, 4
 # Transitions left until the episode's final row: 0 marks that row itself, RUNNING an episode without end so far.
 FINAL, RUNNING = 0.0, -1.0
@@ -22,61 +27,13 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX2 = np.uint64(0x94D049BB133111EB)
-_STEP = np.uint64(0xD1342543DE82EF95)
-_S30, _S27, _S31, _S32, _S11, _S40 = (np.uint64(n) for n in (30, 27, 31, 32, 11, 40))
-_DRAWS = np.uint64(1 << 20)  # numbers set aside for one row
-_TINY = 2.0**-54
-
-
-@numba.njit(inline="always")
-def mix(x: Any) -> Any:
-    """The splitmix64 finaliser (Steele, Lea & Flood 2014): a bijection that scrambles all 64 bits."""
-    x = (x ^ (x >> _S30)) * _MIX1
-    x = (x ^ (x >> _S27)) * _MIX2
-    return x ^ (x >> _S31)
-
-
-@numba.njit(inline="always")
-def stream(seed: Any, step: Any) -> Any:
-    """Key of the random stream of one seed at one step."""
-    return mix(mix(np.uint64(seed) * _GAMMA + np.uint64(1)) + np.uint64(step) * _STEP)
-
-
-@numba.njit(inline="always")
-def draw(key: Any, row: Any, j: Any) -> Any:
-    """Number j of a row of the stream, 64 random bits."""
-    return mix(key + (np.uint64(row) * _DRAWS + np.uint64(j) + np.uint64(1)) * _GAMMA)
-
-
-@numba.njit(inline="always")
-def below(bits: Any, n: Any) -> Any:
-    """Uniform integer in [0, n) from 64 random bits, n < 2^32."""
-    return np.int64(((bits >> _S32) * np.uint64(n)) >> _S32)
-
-
-@numba.njit(inline="always")
-def unit(bits: Any) -> Any:
-    """Uniform number in [0, 1) from 64 random bits."""
-    return np.float64(bits >> _S11) * 2.0**-53
-
-
-@numba.njit(cache=True, nogil=True)
-def fill_noise(out: Floats, column: int, seeds: Ints, step0: int) -> None:
-    """Standard normal numbers into out[..., column:], shape (U, S, B, W), by the Box-Muller transform."""
-    U, S, B, W = out.shape
-    for u in range(U):
-        for s in range(S):
-            key = stream(seeds[s], step0 + u)
-            for b in range(B):
-                for j in range(column, W, 2):
-                    radius = math.sqrt(-2.0 * math.log(unit(draw(key, b, 2 * j + 64)) + _TINY))
-                    angle = 2.0 * math.pi * unit(draw(key, b, 2 * j + 65))
-                    out[u, s, b, j] = radius * math.cos(angle)
-                    if j + 1 < W:
-                        out[u, s, b, j + 1] = radius * math.sin(angle)
+# The functions below are copied into the kernels (inline="always") and have one way out of each loop: otherwise numba
+# counts references to arrays within, and its atomic counters keep the processor from waiting for many rows at once.
+_AHEAD = 32
+_LINE = 16  # float32 numbers in what memory hands out at once
+_STREAM = np.uint64(0xBF58476D1CE4E5B9)  # makes the choice of the stream independent of the place in it
+# Numbers of a row's stream, counted from 0, of which the choice of the row takes the first few.
+_GOAL_KIND, _GOAL_FUTURE, _GOAL_RANDOM = 60, 61, 62
 
 
 @numba.njit(inline="always")
@@ -88,23 +45,61 @@ def _copy(to: Any, y: Any, source: Any, x: Any, n: Any) -> None:
 
 
 @numba.njit(inline="always")
-def _choose(
-    chosen: Any, begin: Any, end: Any, flat: Any, shape: Any, size: Any, first: Any, count: Any, key: Any
-) -> None:
-    # Choosing first and copying after lets the processor wait for many cache misses at once.
-    for b in range(begin, end):
-        j = 0
-        while True:
-            bits = draw(key, b, j)
-            k = first + below(mix(bits ^ _MIX1), count)
-            i = below(bits, size[k])
-            if flat[(k * shape[1] + i) * shape[2]] != FINAL:
-                break
-            j += 1
-        chosen[0, b], chosen[1, b] = k, i
+def _pick(key: Any, b: Any, attempt: Any, size: Any, first: Any, count: Any) -> Any:
+    """Stream and place of a row, uniform over `count` streams and the rows written in the one drawn."""
+    bits = draw(key, b, attempt)
+    k = first + below(mix(bits ^ _STREAM), count)
+    return k, below(bits, size[k])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(inline="always")
+def _settle(key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, first: Any, count: Any) -> Any:
+    """The row (k, i) that was picked for b or, while it is one without a transition, the next that is picked."""
+    attempt = 0
+    while flat[(k * shape[1] + i) * shape[2]] == FINAL:
+        attempt += 1
+        k, i = _pick(key, b, attempt, size, first, count)
+    return k, i
+
+
+@numba.njit(inline="always")
+def _ask(flat: Any, x: Any, W: Any, n_step: Any) -> None:
+    """Prefetch the rows of a transition that begins at flat[x]: first and last in whole, the header of the others."""
+    for j in range(1, n_step):
+        prefetch(flat, x + j * W)
+    for c in range(0, W, _LINE):
+        prefetch(flat, x + c)
+        prefetch(flat, x + n_step * W + c)
+    prefetch(flat, x + n_step * W + W - 1)
+
+
+@numba.njit(inline="always")
+def _walk(flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any) -> Any:
+    """Discounted reward of up to `n_step` steps from row (k, i), what discounts the value after them, and where."""
+    _, capacity, W = shape
+    x = (k * capacity + i) * W
+    reward, discount = np.float32(0.0), np.float32(1.0)
+    while n_step > 0:
+        reward += discount * flat[x + REWARD]
+        ended = flat[x + TERMINATED] != 0.0
+        discount *= np.float32(0.0) if ended else np.float32(gamma)
+        i += 1
+        x += W
+        if i == capacity:
+            i, x = 0, k * capacity * W
+        n_step = 0 if ended or flat[x] == FINAL else n_step - 1
+    return reward, discount, x
+
+
+@numba.njit(inline="always")
+def _write(to: Any, y: Any, flat: Any, x: Any, z: Any, W: Any, wide: Any, reward: Any, discount: Any) -> None:
+    """One row of a batch, without goal and noise: the transition at flat[x] and the observation after it at flat[z]."""
+    _copy(to, y, flat, x + W - wide, wide)
+    _copy(to, y + wide, flat, z + W - wide, wide)
+    to[y + 2 * wide], to[y + 2 * wide + 1], to[y + 2 * wide + 2] = reward, discount, flat[x + RETURN]
+
+
+@kernel
 def fill_steps(
     out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, streams_per_seed: int,
     seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int,
@@ -119,38 +114,68 @@ def fill_steps(
     U, S, B, WO = out.shape
     K, capacity, W = rows.shape
     flat, to = rows.reshape(K * capacity * W), out.reshape(U * S * B * WO)
-    wide = O + A
     chosen = np.empty((2, B), np.int64)
     count = np.uint64(max(streams_per_seed, 1))
     for u in range(U):
         for s in range(S):
-            key = stream(seeds[s], step0 + u)
-            _choose(chosen, begin[u], end[u], flat, rows.shape, size, s * streams_per_seed, count, key)
-            for b in range(begin[u], end[u]):
-                k, i = chosen[0, b], chosen[1, b]
-                x = (k * capacity + i) * W
-                y = ((u * S + s) * B + b) * WO
-                _copy(to, y, flat, x + HEADER, wide)
-                to[y + 2 * wide + 2] = flat[x + RETURN]
-                reward, discount = np.float32(0.0), np.float32(1.0)
-                for _ in range(n_step):
-                    reward += discount * flat[x + REWARD]
-                    discount *= np.float32(gamma)
-                    ended = flat[x + TERMINATED] != 0.0
-                    i += 1
-                    x += W
-                    if i == capacity:
-                        i, x = 0, k * capacity * W
-                    if ended:
-                        discount = np.float32(0.0)
-                        break
-                    if flat[x] == FINAL:
-                        break
-                to[y + 2 * wide], to[y + 2 * wide + 1] = reward, discount
-                _copy(to, y + wide, flat, x + HEADER, wide)
+            key, first = stream(seeds[s], step0 + u), s * streams_per_seed
+            for t in range(begin[u], end[u] + _AHEAD):
+                if t < end[u]:
+                    k, i = _pick(key, t, 0, size, first, count)
+                    chosen[0, t], chosen[1, t] = k, i
+                    _ask(flat, (k * capacity + i) * W, W, n_step)
+                b = t - _AHEAD
+                if b >= begin[u]:
+                    k, i = _settle(key, b, chosen[0, b], chosen[1, b], flat, rows.shape, size, first, count)
+                    reward, discount, z = _walk(flat, k, i, rows.shape, n_step, gamma)
+                    y = ((u * S + s) * B + b) * WO
+                    _write(to, y, flat, (k * capacity + i) * W, z, W, O + A, reward, discount)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(inline="always")
+def _goal_place(
+    key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, head: Any, own: Any, future: Any, scale: Any
+) -> Any:
+    """Row of stream k whose achieved goal row b of the batch strives for, or -1 for the recorded goal."""
+    _, capacity, W = shape
+    lot, at = unit(draw(key, b, _GOAL_KIND)), -1
+    if lot >= own + future:
+        at = below(draw(key, b, _GOAL_RANDOM), size[k])
+    elif lot >= own:
+        left = np.int64(flat[(k * capacity + i) * W + LEFT])
+        if left < 0:
+            left = (head[k] - i) % capacity
+        ahead = 1 + np.int64(log(np.float32(1.0) - unit(draw(key, b, _GOAL_FUTURE))) * scale)
+        at = (i + min(ahead, left)) % capacity
+    return at
+
+
+@numba.njit(inline="always")
+def _walk_to_goal(
+    flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any, goal: Any, near: Any,
+    step_reward: Any, goal_reward: Any,
+) -> Any:  # fmt: skip
+    """As `_walk` by the task's rule: the step after which `goal` (G,) is near pays `goal_reward` and is the last."""
+    _, capacity, W = shape
+    x = (k * capacity + i) * W
+    reward, discount = np.float32(0.0), np.float32(1.0)
+    while n_step > 0:
+        i += 1
+        x += W
+        if i == capacity:
+            i, x = 0, k * capacity * W
+        distance = np.float32(0.0)
+        for g in range(len(goal)):
+            offset = flat[x + HEADER + g] - goal[g]
+            distance += offset * offset
+        reached = distance <= near
+        reward += discount * (goal_reward if reached else step_reward)
+        discount *= np.float32(0.0) if reached else np.float32(gamma)
+        n_step = 0 if reached or flat[x] == FINAL else n_step - 1
+    return reward, discount, x
+
+
+@kernel
 def fill_goals(
     out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
     seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int,
@@ -167,63 +192,44 @@ def fill_goals(
     K, capacity, W = rows.shape
     G = len(mean)
     flat, to = rows.reshape(K * capacity * W), out.reshape(U * S * B * WO)
-    wide = O + A
-    achieved = HEADER + wide
-    chosen = np.empty((2, B), np.int64)
-    goal = np.empty(G, np.float32)
+    wide, recorded = O + A, W - A - G
+    chosen, goal = np.empty((3, B), np.int64), np.empty(G, np.float32)
     count = np.uint64(max(streams_per_seed, 1))
-    near = np.float32(radius) * np.float32(radius)
+    near, scale = np.float32(radius) * np.float32(radius), np.float32(1.0 / math.log(gamma))
+    rewards = np.float32(step_reward), np.float32(goal_reward)
     for u in range(U):
         for s in range(S):
-            key = stream(seeds[s], step0 + u)
-            _choose(chosen, begin[u], end[u], flat, rows.shape, size, s * streams_per_seed, count, key)
-            for b in range(begin[u], end[u]):
-                k, i = chosen[0, b], chosen[1, b]
-                x = (k * capacity + i) * W
-                y = ((u * S + s) * B + b) * WO
-                lot = unit(draw(key, b, 60))
-                if lot < own:
+            key, first = stream(seeds[s], step0 + u), s * streams_per_seed
+            for t in range(begin[u], end[u] + 2 * _AHEAD):
+                if t < end[u]:
+                    k, i = _pick(key, t, 0, size, first, count)
+                    chosen[0, t], chosen[1, t] = k, i
+                    _ask(flat, (k * capacity + i) * W, W, n_step)
+                b = t - _AHEAD
+                if begin[u] <= b < end[u]:
+                    k, i = _settle(key, b, chosen[0, b], chosen[1, b], flat, rows.shape, size, first, count)
+                    at = _goal_place(key, b, k, i, flat, rows.shape, size, head, own, future, scale)
+                    chosen[0, b], chosen[1, b], chosen[2, b] = k, i, at
+                    prefetch(flat, (k * capacity + at) * W + HEADER)
+                b -= _AHEAD
+                if b >= begin[u]:
+                    k, i, at = chosen[0, b], chosen[1, b], chosen[2, b]
+                    x, y = (k * capacity + i) * W, ((u * S + s) * B + b) * WO
                     for g in range(G):
-                        goal[g] = flat[x + HEADER + O - G + g] * std[g] + mean[g]
-                else:
-                    if lot < own + future:
-                        left = np.int64(flat[x + LEFT])
-                        if left < 0:
-                            left = (head[k] - i) % capacity
-                        ahead = 1 + np.int64(math.log(1.0 - unit(draw(key, b, 61))) / math.log(gamma))
-                        at = (i + min(ahead, left)) % capacity
-                    else:
-                        at = below(draw(key, b, 62), size[k])
+                        if at < 0:
+                            goal[g] = flat[x + recorded + g] * std[g] + mean[g]
+                        else:
+                            goal[g] = flat[(k * capacity + at) * W + HEADER + g]
+                    reward, discount, z = _walk_to_goal(
+                        flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
+                    )
+                    _write(to, y, flat, x, z, W, wide, reward, discount)
                     for g in range(G):
-                        goal[g] = flat[(k * capacity + at) * W + achieved + g]
-                _copy(to, y, flat, x + HEADER, wide)
-                to[y + 2 * wide + 2] = flat[x + RETURN]
-                reward, discount = np.float32(0.0), np.float32(1.0)
-                for _ in range(n_step):
-                    i += 1
-                    x += W
-                    if i == capacity:
-                        i, x = 0, k * capacity * W
-                    distance = np.float32(0.0)
-                    for g in range(G):
-                        distance += (flat[x + achieved + g] - goal[g]) ** 2
-                    if distance <= near:
-                        reward += discount * np.float32(goal_reward)
-                        discount = np.float32(0.0)
-                        break
-                    reward += discount * np.float32(step_reward)
-                    discount *= np.float32(gamma)
-                    if flat[x] == FINAL:
-                        break
-                to[y + 2 * wide], to[y + 2 * wide + 1] = reward, discount
-                _copy(to, y + wide, flat, x + HEADER, wide)
-                for g in range(G):
-                    normal = (goal[g] - mean[g]) / std[g]
-                    to[y + O - G + g] = normal
-                    to[y + wide + O - G + g] = normal
+                        normal = (goal[g] - mean[g]) / std[g]
+                        to[y + O - G + g] = to[y + wide + O - G + g] = normal
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def push_steps(
     rows: Floats, size: Ints, head: Ints, begun: Ints, obs: Floats, action: Floats, reward: Floats, next_obs: Floats,
     achieved: Floats, next_achieved: Floats, terminated: Bools, truncated: Bools, gamma: float, no_return: float,
@@ -235,18 +241,18 @@ def push_steps(
     A finished episode keeps its final row, and its Monte Carlo returns and lengths are written backwards.
     """
     K, capacity = rows.shape[0], rows.shape[1]
-    O, A, G = obs.shape[1], action.shape[1], achieved.shape[1]
+    O, G = obs.shape[1], achieved.shape[1]
     for k in range(K):
         h = head[k]
         rows[k, h, LEFT], rows[k, h, REWARD], rows[k, h, RETURN] = RUNNING, reward[k], no_return
         rows[k, h, TERMINATED] = 1.0 if terminated[k] else 0.0
-        rows[k, h, HEADER : HEADER + O] = obs[k]
-        rows[k, h, HEADER + O : HEADER + O + A] = action[k]
-        rows[k, h, HEADER + O + A : HEADER + O + A + G] = achieved[k]
+        rows[k, h, HEADER : HEADER + G] = achieved[k]
+        rows[k, h, HEADER + G : HEADER + G + O] = obs[k]
+        rows[k, h, HEADER + G + O :] = action[k]
         h = (h + 1) % capacity
         rows[k, h, :] = 0.0
-        rows[k, h, HEADER : HEADER + O] = next_obs[k]
-        rows[k, h, HEADER + O + A : HEADER + O + A + G] = next_achieved[k]
+        rows[k, h, HEADER : HEADER + G] = next_achieved[k]
+        rows[k, h, HEADER + G : HEADER + G + O] = next_obs[k]
         size[k] = capacity if h == 0 else max(size[k], h + 1)
         begun[k] += 1
         if terminated[k] or truncated[k]:

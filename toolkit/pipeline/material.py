@@ -13,7 +13,7 @@ from toolkit import checkpoint
 from toolkit.agents import AGENTS, Agent
 from toolkit.data.minari import read_minari
 from toolkit.data.replay import Normalizer, Replay
-from toolkit.data.sampler import FINAL, HEADER, LEFT
+from toolkit.data.sampler import FINAL, LEFT
 from toolkit.learner import stack
 from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
@@ -103,5 +103,5 @@ def sample(replay: Replay, count: int = SAMPLE) -> tuple[FloatArray, FloatArray]
     """The same transitions at every call: normalised observations (count, O) and actions (count, A)."""
     rows = replay.rows[0]
     chosen = np.random.Generator(np.random.Philox(key=0)).choice(np.flatnonzero(rows[:, LEFT] != FINAL), count)
-    obs, action = np.split(rows[chosen, HEADER:], [replay.spec.obs_dim], axis=1)
-    return obs.copy(), action[:, : replay.spec.action_dim].copy()
+    size = replay.spec.action_dim
+    return rows[chosen, -size - replay.spec.obs_dim : -size].copy(), rows[chosen, -size:].copy()
