@@ -134,20 +134,15 @@ def fill_steps(
 
 @numba.njit(inline="always")
 def _goal_place(
-    key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, head: Any, own: Any, future: Any, scale: Any
-) -> Any:
-    """Row of stream k whose achieved goal row b of the batch strives for, or -1 for the recorded goal."""
-    _, capacity, W = shape
-    lot, at = unit(draw(key, b, _GOAL_KIND)), -1
-    if lot >= own + future:
-        at = below(draw(key, b, _GOAL_RANDOM), size[k])
-    elif lot >= own:
-        left = np.int64(flat[(k * capacity + i) * W + LEFT])
-        if left < 0:
-            left = (head[k] - i) % capacity
-        ahead = 1 + np.int64(log(np.float32(1.0) - unit(draw(key, b, _GOAL_FUTURE))) * scale)
-        at = (i + min(ahead, left)) % capacity
-    return at
+    key: Any, b: Any, i: Any, left: Any, size: Any, capacity: Any, own: Any, future: Any, scale: Any
+) -> Any:  # fmt: skip
+    """Row of the same stream whose achieved goal row b of the batch strives for, or -1 for the recorded goal."""
+    lot = unit(draw(key, b, _GOAL_KIND))
+    ahead = 1 + np.int64(log(np.float32(1.0) - unit(draw(key, b, _GOAL_FUTURE))) * scale)
+    at = i + min(ahead, left)
+    at = at - capacity if at >= capacity else at
+    at = at if lot < own + future else below(draw(key, b, _GOAL_RANDOM), size)
+    return at if lot >= own else -1
 
 
 @numba.njit(inline="always")
@@ -208,7 +203,10 @@ def fill_goals(
                 b = t - _AHEAD
                 if begin[u] <= b < end[u]:
                     k, i = _settle(key, b, chosen[0, b], chosen[1, b], flat, rows.shape, size, first, count)
-                    at = _goal_place(key, b, k, i, flat, rows.shape, size, head, own, future, scale)
+                    left = np.int64(flat[(k * capacity + i) * W + LEFT])
+                    if left < 0:
+                        left = head[k] - i if head[k] > i else head[k] - i + capacity
+                    at = _goal_place(key, b, i, left, size[k], capacity, own, future, scale)
                     chosen[0, b], chosen[1, b], chosen[2, b] = k, i, at
                     prefetch(flat, (k * capacity + at) * W + HEADER)
                 b -= _AHEAD
