@@ -13,7 +13,8 @@ from toolkit.types import Json
 UPDATES = {"bc": 1600.0, "filtered_bc": 1600.0, "iql": 520.0, "cql": 60.0, "sac": 420.0}  # seed-updates a second
 SIMULATED = 9000.0  # environment steps a second, one process
 STARTING = 3.0  # seconds until a stage works
-COMPILING = 25.0  # seconds, where the number of updates makes up for it
+COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
+EAGER = 0.4  # speed without it
 EPISODE = 90  # steps of an average one
 ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
 
@@ -50,9 +51,9 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
 
 
 def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:
-    rate = UPDATES.get(stage.agent, 300.0) * 256 / stage.batch_size
-    compiling = COMPILING if stage.compile == "on" or (stage.compile == "auto" and updates >= 1500) else 0.0
-    return STARTING + compiling + seeds * updates / rate
+    compiled = stage.compile == "on" or (stage.compile == "auto" and updates >= COMPILE_WORTH)
+    rate = UPDATES.get(stage.agent, 300.0) * 256 / stage.batch_size * (1.0 if compiled else EAGER)
+    return STARTING + (COMPILING if compiled else 0.0) + seeds * updates / rate
 
 
 def _weights(stage: OfflineStage | OnlineStage, seeds: int) -> float:
