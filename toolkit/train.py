@@ -94,7 +94,8 @@ class OnlinePlan:
     env_steps: int
     envs: int
     utd: int
-    warmup_steps: int
+    warmup_steps: int  # only the simulator runs
+    critic_steps: int  # after that, steps in which the policy stays as it is and the critics learn to judge it
     batch_size: int
     n_step: int
     gamma: float
@@ -216,9 +217,9 @@ def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan:
             # Numbers far from the offline stage's, so that its batches do not come again.
             batches = sampler.draw(practice.grad_step + (1 << 32), data, practice.ring, rows).to(learner.device)
             for u, packed in enumerate(batches):
-                critic_only = u % plan.utd < plan.utd - 1
+                critic_only = u % plan.utd < plan.utd - 1 or step <= plan.warmup_steps + plan.critic_steps
                 fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
-                metrics = fresh if not critic_only else metrics
+                metrics = fresh if u == updates - 1 else metrics
                 practice.grad_step += 1
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
             hooks.log(step, to_values(metrics) | _rollouts(practice))

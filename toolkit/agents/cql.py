@@ -20,7 +20,7 @@ class CQLConfig(SACConfig):
     alpha: float = Field(5.0, ge=0)
     samples: int = Field(10, ge=1)
     gap: float | None = None
-    lr_policy: float = 1e-4
+    lr_policy: float | None = Field(1e-4, gt=0)
     entropy_backup: bool = False
 
 

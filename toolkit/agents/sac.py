@@ -26,6 +26,7 @@ class SACConfig(AgentConfig):
     temperature: float = Field(1.0, gt=0)
     target_entropy: float | None = None
     temperature_lr: float = 3e-4
+    lr_policy: float | None = Field(None, gt=0)
 
 
 class SACState(NamedTuple):
@@ -75,7 +76,8 @@ class SAC(Agent[SACState]):
     def update(self, st: SACState, b: Batch) -> tuple[SACState, Metrics]:
         """Critics, policy, temperature, target."""
         st, m_Q = self.update_critic(st, b)
-        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, st, b), self.cfg.lr * b.lr_scale)
+        lr_policy = (self.cfg.lr_policy or self.cfg.lr) * b.lr_scale
+        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, st, b), lr_policy)
         log_alpha, m_alpha = st.log_alpha.descend(
             lambda p: self.loss_alpha(p, m_pi["entropy"]), self.cfg.temperature_lr * b.lr_scale
         )

@@ -135,6 +135,8 @@ class OnlineStage(_Training):
     """Critic updates per environment step."""
     warmup_steps: NonNegativeInt = 0
     """Environment steps at the beginning with the policy frozen and nothing trained."""
+    critic_steps: NonNegativeInt = 0
+    """Environment steps after the warm-up in which the policy stays frozen and only the critics learn to judge it."""
     buffer_capacity: PositiveInt | None = None
     """Transitions of new experience kept for each seed; null keeps all."""
     eval_every: PositiveInt = 500

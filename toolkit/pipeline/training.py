@@ -70,6 +70,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
         envs=stage.envs,
         utd=stage.utd,
         warmup_steps=stage.warmup_steps,
+        critic_steps=stage.critic_steps,
         batch_size=stage.batch_size,
         n_step=stage.n_step,
         gamma=stage.gamma,
