@@ -4,6 +4,7 @@
 
 One run goes through undisturbed. Each further run is killed once, at a moment drawn from its own share of the
 undisturbed run's time, so that the kills spread over start, all stages and the end; then the same command finishes it.
+A moment is a stage and the seconds since it began, so that it means the same on a machine that is busy by then.
 Compared are the newest checkpoint of each stage (weights, optimiser, ring buffer, counters), metrics, the data set,
 pictures and results. Writes benchmarks/results/kill9.json.
 """
@@ -11,6 +12,7 @@ pictures and results. Writes benchmarks/results/kill9.json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -40,6 +42,7 @@ stages:
              checkpoint_every_s: 0.4}
   evaluate: {kind: evaluate, of: [clone, pretrain, finetune], episodes: 10, starts: far}
 """
+STAGES = ["collect", "clone", "pretrain", "finetune", "evaluate"]
 RESULTS = Path(__file__).parent / "results" / "kill9.json"
 
 
@@ -94,10 +97,9 @@ def _finish(pipeline: Path, run: Path) -> float:
 
 def _phase(run: Path) -> str:
     """What an interrupted run was at."""
-    stages = ["collect", "clone", "pretrain", "finetune", "evaluate"]
-    open_stages = [name for name in stages if not (run / "stages" / name / "manifest.json").exists()]
+    open_stages = [name for name in STAGES if not (run / "stages" / name / "manifest.json").exists()]
     if not open_stages:
-        return "summary"
+        return "end"
     begun = (run / "stages" / open_stages[0]).exists()
     return open_stages[0] if begun else f"before {open_stages[0]}"
 
@@ -110,23 +112,47 @@ def _left_alive(group: int) -> bool:
     return True
 
 
-def _killed(pipeline: Path, run: Path, after_s: float, expected: dict[str, str]) -> dict[str, Any]:
+def _timeline(run: Path, begun: float, ended: float) -> list[tuple[str, float]]:
+    """Seconds each part of the undisturbed run took: the stages, and what comes before and after them."""
+    manifests = [run / "stages" / name / "manifest.json" for name in STAGES]
+    at = [begun, manifests[0].stat().st_mtime - json.loads(manifests[0].read_text())["wall_s"]]
+    at += [manifest.stat().st_mtime for manifest in manifests] + [ended]
+    return [(name, after - before) for name, before, after in zip(["start", *STAGES, "end"], at, at[1:], strict=False)]
+
+
+def _moment(timeline: list[tuple[str, float]], seconds: float) -> tuple[str, float]:
+    """Which part of the timeline a moment lies in, and how far into it."""
+    for name, length in timeline:
+        if seconds < length:
+            return name, seconds
+        seconds -= length
+    return timeline[-1]
+
+
+def _reached(run: Path, stage: str) -> bool:
+    if stage == "end":
+        return (run / "stages" / STAGES[-1] / "manifest.json").exists()
+    return stage == "start" or (run / "stages" / stage).exists()
+
+
+def _killed(pipeline: Path, run: Path, stage: str, after_s: float, expected: dict[str, str]) -> dict[str, Any]:
     """One run, killed once and finished by the same command."""
     process = _start(pipeline, run)
-    try:
+    while not _reached(run, stage) and process.poll() is None:
+        time.sleep(0.002)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(after_s)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)  # the one process: nobody helps its children to their end
-        process.wait()
-    phase = _phase(run)
+    process.send_signal(signal.SIGKILL)  # the one process: nobody helps its children to their end
+    process.wait()
+    at = _phase(run)
     deadline = time.monotonic() + 10.0
     while _left_alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     orphans = _left_alive(process.pid)
     seconds = _finish(pipeline, run)
     unequal = differences(expected, fingerprint(run))
-    return {"killed_after_s": round(after_s, 2), "stage": phase, "resumed_s": round(seconds, 1), "orphans": orphans,
-            "equal": not unequal, "different": unequal}  # fmt: skip
+    return {"aimed_at": stage, "after_s": round(after_s, 2), "was_at": at, "resumed_s": round(seconds, 1),
+            "orphans": orphans, "equal": not unequal, "different": unequal}  # fmt: skip
 
 
 def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -134,13 +160,15 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     pipeline = folder / "kill9.yaml"
     pipeline.write_text(PIPELINE, encoding="utf-8")
     _finish(pipeline, folder / "warm")  # fills the caches of compiled code, so that the next one's time is typical
+    begun = time.time()
     seconds = _finish(pipeline, folder / "whole")
+    timeline = _timeline(folder / "whole", begun, time.time())
     expected = fingerprint(folder / "whole")
     again = differences(expected, fingerprint(folder / "warm"))
     lots, runs = random.Random(seed), []
     for index in range(kills):
-        after = seconds * (index + lots.random()) / kills
-        run = _killed(pipeline, folder / f"killed-{index}", after, expected)
+        moment = _moment(timeline, seconds * (index + lots.random()) / kills)
+        run = _killed(pipeline, folder / f"killed-{index}", *moment, expected)
         runs.append(run)
         print(f"{index + 1}/{kills}: {run}", file=sys.stderr, flush=True)
     return {
@@ -149,6 +177,7 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "orphans": sum(run["orphans"] for run in runs),
         "two_whole_runs_equal": not again,
         "whole_run_s": round(seconds, 1),
+        "seconds_of_each_part": {name: round(length, 1) for name, length in timeline},
         "files_compared": len(expected),
         "runs": runs,
     }
