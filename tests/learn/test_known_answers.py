@@ -1,0 +1,76 @@
+"""Values that can be computed by hand, learned by the whole path from episodes through sampler to agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from toolkit.agents import AGENTS
+from toolkit.data.replay import Replay, Sampler
+from toolkit.learner import Learner
+from toolkit.types import Episodes, Spec
+
+GAMMA = 0.9
+FAST = {"hidden": (32,), "lr": 1e-2, "polyak": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def endless(ending: str) -> Episodes:
+    """Ten-step episodes of reward 1 that end by `ending`: "truncated" or "terminated". One state, random actions."""
+    rng = np.random.default_rng(0)
+    starts = np.arange(0, 50 * 11 + 1, 11)
+    rows = int(starts[-1])
+    last = starts[1:] - 2
+    flags = {"terminated": np.zeros(rows, bool), "truncated": np.zeros(rows, bool)}
+    flags[ending][last] = True
+    action = rng.uniform(-1, 1, (rows, 1)).astype(np.float32)
+    nothing = np.zeros((rows, 0), np.float32)
+    reward = np.ones(rows, np.float32)
+    reward[starts[1:] - 1] = 0.0
+    return Episodes(np.ones((rows, 1), np.float32), nothing, nothing, action, reward, **flags, starts=starts)
+
+
+def learned_q(agent: str, episodes: Episodes, n_step: int, updates: int = 800, **config: Any) -> float:
+    kind = AGENTS[agent]
+    learner = Learner(kind(kind.Config(**FAST, **config), Spec(1, 1)), [0, 1], updates, compile="off", precision="fp32")
+    replay = Replay.from_episodes(episodes, episodes.obs, GAMMA)
+    sampler = Sampler(replay.spec, np.array([0, 1]), 64, learner.agent.noise_dim, n_step, GAMMA, 1)
+    for step in range(updates):
+        packed = sampler.draw(step, replay, None, np.array([64]))[0]
+        learner.update(packed.to(learner.device), torch.tensor(1.0))
+    ones = torch.ones(2, 1, 1, device=learner.device)
+    return float(learner.q(ones, 0 * ones).mean())
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize(
+    ("agent", "config"),
+    [("iql", {"expectile": 0.5}), ("sac", {"entropy_backup": False}), ("cql", {"alpha": 0.0, "samples": 2})],
+)
+def test_a_time_limit_does_not_end_the_value(agent: str, config: dict[str, Any], n_step: int) -> None:
+    """Reward 1 for ever is worth 1 / (1 - gamma), although every recording stops after ten steps."""
+    assert learned_q(agent, endless("truncated"), n_step, **config) == pytest.approx(10.0, rel=0.03)
+
+
+def test_a_termination_does() -> None:
+    """The negative case: one state, left with probability 1/10 a step, so Q = 1 + 0.9 gamma Q and not 10."""
+    got = learned_q("iql", endless("terminated"), n_step=1, expectile=0.5)
+    assert got == pytest.approx(1 / (1 - 0.9 * GAMMA), rel=0.12)
+
+
+def test_expectile_closed_form() -> None:
+    """The expectile of a two-point distribution: 0 and 1 equally likely gives v = expectile."""
+    from toolkit.agents.iql import expectile_loss
+
+    q = torch.tensor([0.0, 1.0])
+    for expectile in (0.5, 0.7, 0.9, 0.99):
+        grid = torch.linspace(0, 1, 10_001)
+        loss = expectile_loss(q[None] - grid[:, None], expectile).mean(1)
+        assert float(grid[loss.argmin()]) == pytest.approx(expectile, abs=1e-3)
