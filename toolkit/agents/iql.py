@@ -79,7 +79,7 @@ class IQL(Agent[IQLState]):
         y = b.reward + b.discount * mlp(V, b.next_obs).squeeze(-1)
         q = q_values(p, b.obs, b.action)  # (E, B)
         loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q_data": q.mean().detach()}
+        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def loss_pi(self, p: Params, V: Params, q: Tensor, st: IQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Advantage-weighted regression, or the policy gradient with a behaviour-cloning term."""

@@ -108,7 +108,7 @@ class SAC(Agent[SACState]):
         """Squared temporal difference, summed over the critics."""
         q = q_values(p, b.obs, b.action)
         loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q_data": q.mean().detach()}
+        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def loss_pi(self, p: Params, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Climb the critics, keep the entropy."""
