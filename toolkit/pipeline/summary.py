@@ -28,6 +28,7 @@ def summarise_run(plan: Plan, manifests: dict[str, Json], wall_s: float) -> Json
         "stages": stages,
         "baselines": _baselines(plan, stages),
         "switch": switches[-1] if switches else {},
+        "return_range": _return_range(plan),
         "wall_s": round(wall_s, 3),
         "peak_rss_mb": round(max([peak_rss_mb(), *(entry["peak_rss_mb"] for entry in manifests.values())]), 1),
         "versions": versions(),
@@ -37,6 +38,15 @@ def summarise_run(plan: Plan, manifests: dict[str, Json], wall_s: float) -> Json
 def _entry(manifest: Json) -> Json:
     agent = {"agent": manifest["config"]["agent"]} if "agent" in manifest["config"] else {}
     return {"kind": manifest["kind"], **agent, "wall_s": manifest["wall_s"], **manifest["result"]}
+
+
+def _return_range(plan: Plan) -> list[float]:
+    """Lowest and highest discounted return that the task's rewards allow: a Q outside of it is an error."""
+    stages = plan.spec.stages.values()
+    gamma = max((stage.gamma for stage in stages if isinstance(stage, OfflineStage | OnlineStage)), default=0.0)
+    step, success = plan.card.reward.step, plan.card.reward.success
+    for_ever = step / (1.0 - gamma) if gamma < 1.0 else step * plan.card.max_episode_steps
+    return [min(for_ever, step, success), max(for_ever, step, success)]
 
 
 def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:
