@@ -52,7 +52,7 @@ def pipeline(
     def call() -> Json:
         from toolkit.pipeline.load import load_spec
 
-        load_spec(file, override or ())  # refuses most mistakes before the runner has loaded torch
+        load_spec(file, override or ())  # refuses a mistake before the runner has loaded torch
 
         from toolkit.pipeline.runner import run_pipeline
 

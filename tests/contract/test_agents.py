@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from toolkit import nn
-from toolkit.agents import AGENTS, Agent
+from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.learner import Learner
 from toolkit.types import Batch, Spec
 
@@ -38,6 +38,10 @@ def make(variant: str) -> Agent[Any]:
     name, options = VARIANTS[variant]
     kind = AGENTS[name]
     return kind(kind.Config(hidden=(16, 16), **options), SPEC)
+
+
+def test_the_registry_names_the_settings_each_agent_reads() -> None:
+    assert {name: kind.Config for name, kind in AGENTS.items()} == CONFIGS
 
 
 def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch:
@@ -148,7 +152,7 @@ def test_golden_numbers(variant: str) -> None:
 
 def test_limits_that_must_coincide() -> None:
     """CQL without its penalty is SAC, to the last bit of the networks they share."""
-    cql = AGENTS["cql"](AGENTS["cql"].Config(hidden=(16, 16), alpha=0.0), SPEC)
+    cql = AGENTS["cql"](AGENTS["cql"].Config(hidden=(16, 16), alpha=0.0, lr_policy=None), SPEC)
     sac = AGENTS["sac"](AGENTS["sac"].Config(hidden=(16, 16), entropy_backup=False), SPEC)
     a, b = (agent.init(torch.Generator().manual_seed(0)) for agent in (cql, sac))
     for step in range(5):

@@ -76,12 +76,13 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: li
     assert list(tmp_path.iterdir()) == [wrong]
 
 
-def test_a_wrong_file_is_refused_within_a_second(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["wrong.yaml"], ["smoke", "--set", "pretrain.config.expectil=0.9"]])
+def test_a_mistake_is_refused_within_a_second(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\ntask: pointmaze-medium\nstages: {}\nmore: 1\n")
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        assert toolkit("pipeline", "wrong.yaml", cwd=tmp_path).returncode == 2
+        assert toolkit("pipeline", *arguments, cwd=tmp_path).returncode == 2
         seconds.append(time.perf_counter() - began)
     assert min(seconds) < 1.0
 

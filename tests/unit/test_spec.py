@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
 
 from toolkit import catalog
+from toolkit.agents import CONFIGS, AgentConfig
 from toolkit.config import ConfigError, dump, validate
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.spec import FixedMix, OfflineStage, OnlineStage, PipelineSpec, plan
 
-
-class Settings(BaseModel):
-    """Stands for an agent's configuration."""
-
-    model_config = ConfigDict(extra="forbid")
-    expectile: float = 0.7
-
-
-CONFIGS = {"iql": Settings, "sac": Settings}
 HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n"
 GOOD = """\
   demos: {kind: collect, recipe: stitch}
@@ -33,7 +26,7 @@ GOOD = """\
 
 def load(tmp_path: Path, stages: str, overrides: list[str] | None = None) -> PipelineSpec:
     (tmp_path / "p.yaml").write_text(HEAD + stages)
-    return load_spec(tmp_path / "p.yaml", overrides or [], lambda: CONFIGS)
+    return load_spec(tmp_path / "p.yaml", overrides or [])
 
 
 def test_a_good_pipeline(tmp_path: Path) -> None:
@@ -49,9 +42,7 @@ def test_a_good_pipeline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", catalog.entries("pipelines"), ids=lambda entry: entry.name)
 def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
-    from toolkit.agents import AGENTS
-
-    spec = load_spec(entry.path, [], lambda: {name: agent.Config for name, agent in AGENTS.items()})
+    spec = load_spec(entry.path)
     assert spec.name == entry.name
     assert spec.description
 
@@ -65,11 +56,19 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (
             GOOD.replace("agent: iql", "agent: ipl"),
-            "p.yaml:5: stages.pretrain.agent: expected one of iql, sac; got 'ipl'",
+            "p.yaml:5: stages.pretrain.agent: expected one of bc, filtered_bc, iql, cql, sac; got 'ipl'",
         ),
         (
             GOOD.replace("expectile:", "expectil:"),
-            "p.yaml:5: stages.pretrain.config.expectil: expected one of expectile;",
+            "p.yaml:5: stages.pretrain.config.expectil: expected one of hidden, lr, expectile,",
+        ),
+        (GOOD.replace("0.9", "1.5"), "p.yaml:5: stages.pretrain.config.expectile: expected less than 1, got 1.5"),
+        (GOOD.replace("expectile: 0.9", "lr: 0"), "stages.pretrain.config.lr: expected greater than 0, got 0"),
+        (GOOD.replace("expectile: 0.9", "lr: .inf"), "stages.pretrain.config.lr: expected a finite number, got inf"),
+        (GOOD.replace("expectile: 0.9", "hidden: [64, 0]"), "stages.pretrain.config.hidden[1]: expected greater than"),
+        (
+            GOOD.replace("agent: sac", "agent: sac, config: {subset: 3}"),
+            "p.yaml:6: stages.finetune.config.subset: expected at most members (2), got 3",
         ),
         (GOOD.replace("0.9", "high"), "p.yaml:5: stages.pretrain.config.expectile: expected a number, got 'high'"),
         (
@@ -117,7 +116,7 @@ def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
         "name: A\ntask: nowhere\nseeds: [1, 1]\nstages:\n" + GOOD.replace("agent: iql", "agent: x")
     )
     with pytest.raises(ConfigError) as caught:
-        load_spec(tmp_path / "p.yaml", ["finetune.udt=4"], lambda: CONFIGS)
+        load_spec(tmp_path / "p.yaml", ["finetune.udt=4"])
     where = [
         line.removeprefix(f"{tmp_path}/").split(": expected")[0].split(": no ")[0] for line in caught.value.problems
     ]
@@ -128,6 +127,23 @@ def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
         "p.yaml:6: stages.pretrain.agent",
         "--set finetune.udt=4: stages.finetune.udt",
     ]
+
+
+def test_a_pipeline_is_read_without_torch() -> None:
+    code = """
+import sys
+from toolkit.agents import CONFIGS
+from toolkit.pipeline.load import load_spec
+load_spec("offline2online")
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_hyper_parameter_is_described(config: type[AgentConfig]) -> None:
+    for name, field in config.model_fields.items():
+        assert field.description, f"{config.__name__}.{name} has no docstring"
 
 
 def test_the_schema_describes_every_field() -> None:

@@ -1,21 +1,41 @@
-"""Algorithms: one file each, one line each here (level 2)."""
+"""Algorithms: one file each, one line each here (level 2). Torch is loaded when the first of them is asked for."""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from toolkit.agents.base import Agent, AgentConfig
-from toolkit.agents.bc import BC, FilteredBC
-from toolkit.agents.cql import CQL
-from toolkit.agents.iql import IQL
-from toolkit.agents.sac import SAC
+from toolkit.agents.configs import AgentConfig, CQLConfig, FilteredBCConfig, IQLConfig, SACConfig
 
-__all__ = ["AGENTS", "Agent", "AgentConfig"]
+if TYPE_CHECKING:
+    from toolkit.agents.base import Agent
 
-AGENTS: dict[str, type[Agent[Any]]] = {
-    "bc": BC,
-    "filtered_bc": FilteredBC,
-    "iql": IQL,
-    "cql": CQL,
-    "sac": SAC,
+    AGENTS: dict[str, type[Agent[Any]]]
+
+__all__ = ["AGENTS", "CONFIGS", "Agent", "AgentConfig"]
+
+_REGISTRY: dict[str, tuple[type[AgentConfig], str]] = {
+    "bc": (AgentConfig, "bc:BC"),
+    "filtered_bc": (FilteredBCConfig, "bc:FilteredBC"),
+    "iql": (IQLConfig, "iql:IQL"),
+    "cql": (CQLConfig, "cql:CQL"),
+    "sac": (SACConfig, "sac:SAC"),
 }
+CONFIGS = {name: config for name, (config, _) in _REGISTRY.items()}
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name == "AGENTS":
+        value = {agent: _load(home) for agent, (_, home) in _REGISTRY.items()}
+    elif name == "Agent":
+        value = _load("base:Agent")
+    else:
+        raise AttributeError(f"module 'toolkit.agents' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _load(home: str) -> Any:
+    module, attribute = home.split(":")
+    return getattr(import_module(f"toolkit.agents.{module}"), attribute)

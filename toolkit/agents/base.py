@@ -7,21 +7,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from toolkit.agents.configs import AgentConfig
 from toolkit.types import Batch, BoolArray, FloatArray, Metrics, Spec
 
 State = TypeVar("State")
-
-
-class AgentConfig(BaseModel):
-    """Hyper-parameters common to all agents; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    hidden: tuple[int, ...] = (256, 256)
-    lr: float = 3e-4
 
 
 class Agent(ABC, Generic[State]):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from toolkit.agents.base import Agent, AgentConfig
+from toolkit.agents.base import Agent
+from toolkit.agents.configs import AgentConfig, FilteredBCConfig
 from toolkit.nn import Net, Params, init_policy, optimised, policy
 from toolkit.types import Batch, BoolArray, FloatArray, Metrics
 
@@ -48,13 +49,6 @@ class BC(Agent[BCState]):
     def act(self, st: BCState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
         return policy(st.pi.p, obs).sample(noise)[0]
-
-
-class FilteredBCConfig(AgentConfig):
-    """Which episodes are imitated."""
-
-    by: Literal["success", "return"] = "success"
-    top: float = 0.1
 
 
 class FilteredBC(BC):

@@ -6,22 +6,12 @@ import math
 from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from toolkit.agents.sac import SAC, SACConfig
+from toolkit.agents.configs import CQLConfig
+from toolkit.agents.sac import SAC
 from toolkit.nn import Net, Params, optimised, policy, q_values
 from toolkit.types import Batch, Metrics
-
-
-class CQLConfig(SACConfig):
-    """Defaults of the paper, without the Lagrange multiplier unless `gap` is set."""
-
-    alpha: float = Field(5.0, ge=0)
-    samples: int = Field(10, ge=1)
-    gap: float | None = None
-    lr_policy: float | None = Field(1e-4, gt=0)
-    entropy_backup: bool = False
 
 
 class CQLState(NamedTuple):

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from toolkit.agents.base import Agent, AgentConfig
+from toolkit.agents.base import Agent
+from toolkit.agents.configs import IQLConfig
 from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values
 from toolkit.types import Batch, Metrics
-
-
-class IQLConfig(AgentConfig):
-    """Defaults of the paper for AntMaze, except `beta` (10 there)."""
-
-    expectile: float = 0.9
-    beta: float = 3.0
-    polyak: float = 0.005
-    members: int = 2
-    layer_norm: bool = False
-    weight_max: float = 100.0
-    extraction: Literal["awr", "ddpgbc"] = "awr"
-    alpha: float = 0.1
 
 
 class IQLState(NamedTuple):

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from toolkit.agents.base import Agent, AgentConfig
+from toolkit.agents.base import Agent
+from toolkit.agents.configs import SACConfig
 from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values
 from toolkit.types import Batch, Metrics, Spec
-
-
-class SACConfig(AgentConfig):
-    """Defaults of the paper. RLPD: members 10, subset 2, layer_norm true, actor_q mean, entropy_backup by task."""
-
-    polyak: float = 0.005
-    members: int = Field(2, ge=1)
-    subset: int | None = Field(None, ge=1)
-    layer_norm: bool = False
-    actor_q: Literal["min", "mean"] = "min"
-    entropy_backup: bool = True
-    temperature: float = Field(1.0, gt=0)
-    target_entropy: float | None = None
-    temperature_lr: float = 3e-4
-    lr_policy: float | None = Field(None, gt=0)
 
 
 class SACState(NamedTuple):

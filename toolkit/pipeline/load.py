@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from toolkit import catalog
+from toolkit.agents import CONFIGS
 from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -26,8 +25,6 @@ from toolkit.pipeline.spec import (
 from toolkit.strict_yaml import Keys
 from toolkit.types import Json, ToolkitError
 
-Configs = Mapping[str, type[pydantic.BaseModel]]
-
 
 class _One(Strict):
     """A stage by itself."""
@@ -35,18 +32,16 @@ class _One(Strict):
     stage: Stage
 
 
-def load_spec(
-    file: str | Path, overrides: Sequence[str] = (), configs: Callable[[], Configs] | None = None
-) -> PipelineSpec:
+def load_spec(file: str | Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     """Read a pipeline by name or path and check all that its file, the catalogue and the agents can tell.
 
-    `configs` gives the agents' configuration models by name; it is called once. Raises ConfigError.
+    Loads no torch, so that a mistake is refused at once. Raises ConfigError.
     """
     path = catalog.find("pipelines", file)
-    return load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw, configs() if configs else None)))
+    return load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw)))
 
 
-def _problems(raw: Json, configs: Configs | None) -> Iterator[Problem]:
+def _problems(raw: Json) -> Iterator[Problem]:
     yield from _catalogue("envs", ("task",), raw.get("task"))
     blocks = raw.get("stages")
     if not isinstance(blocks, dict):
@@ -68,7 +63,7 @@ def _problems(raw: Json, configs: Configs | None) -> Iterator[Problem]:
                     yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
-                yield from _agent(keys, stage, configs)
+                yield from _agent(keys, stage)
 
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -88,13 +83,11 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
         yield Problem((*keys, "data"), text)
 
 
-def _agent(keys: Keys, stage: TrainingStage, configs: Configs | None) -> Iterator[Problem]:
-    if configs is None:
+def _agent(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:
+    if stage.agent not in CONFIGS:
+        yield Problem((*keys, "agent"), one_of(CONFIGS, stage.agent))
         return
-    if stage.agent not in configs:
-        yield Problem((*keys, "agent"), one_of(configs, stage.agent))
-        return
-    for inner, text in validate(configs[stage.agent], stage.config)[1]:
+    for inner, text in validate(CONFIGS[stage.agent], stage.config)[1]:
         yield Problem((*keys, "config", *inner), text)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from toolkit.agents import AGENTS
+from toolkit.agents import CONFIGS
 from toolkit.collect import dataset_id
 from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
@@ -33,13 +33,13 @@ _BESIDE = {"cli.py", "console", "report", "log.py"}
 
 def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Read and check a pipeline with all that it names. Raises ToolkitError; writes nothing."""
-    spec = load_spec(file, overrides, lambda: {name: agent.Config for name, agent in AGENTS.items()})
+    spec = load_spec(file, overrides)
     card = load_card(spec.task)
     recipes = {name: _recipe(stage) for name, stage in spec.stages.items() if isinstance(stage, CollectStage)}
     resolved = dump(spec)
     for block in resolved["stages"].values():
         if "agent" in block:
-            block["config"] = dump(AGENTS[block["agent"]].Config.model_validate(block["config"]))
+            block["config"] = dump(CONFIGS[block["agent"]].model_validate(block["config"]))
     inputs = {row.stage: row.inputs for row in plan(spec)}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
     _check_recordings(made)

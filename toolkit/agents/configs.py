@@ -1,0 +1,107 @@
+"""Hyper-parameters of every algorithm. Knows no torch, so that a wrong one is refused before torch is loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+)
+
+Polyak = Annotated[float, Field(gt=0, le=1)]
+
+
+class AgentConfig(BaseModel):
+    """Hyper-parameters common to all agents; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    hidden: tuple[PositiveInt, ...] = (256, 256)
+    """Widths of the hidden layers of every network."""
+    lr: PositiveFloat = 3e-4
+    """Learning rate of every network that has none of its own."""
+
+
+class FilteredBCConfig(AgentConfig):
+    """Which episodes are imitated."""
+
+    by: Literal["success", "return"] = "success"
+    """What makes an episode good: that it ends in success, or a return among the highest."""
+    top: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the episodes kept, by return."""
+
+
+class IQLConfig(AgentConfig):
+    """Defaults of the paper for AntMaze, except `beta` (10 there)."""
+
+    expectile: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Asymmetry of V: 0.5 is the mean over the data's actions, towards 1 the best of them."""
+    beta: NonNegativeFloat = 3.0
+    """Inverse temperature of the advantage; 0 imitates ("awr")."""
+    polyak: Polyak = 0.005
+    """Share of the critics mixed into their target at each update."""
+    members: PositiveInt = 2
+    """Critics; the smallest counts."""
+    layer_norm: bool = False
+    """LayerNorm in the critics and V."""
+    weight_max: PositiveFloat = 100.0
+    """Bound of an action's weight ("awr")."""
+    extraction: Literal["awr", "ddpgbc"] = "awr"
+    """How the policy follows from the critics: weighted imitation, or their gradient beside imitation."""
+    alpha: NonNegativeFloat = 0.1
+    """Weight of imitation ("ddpgbc")."""
+
+
+class SACConfig(AgentConfig):
+    """Defaults of the paper. RLPD: members 10, subset 2, layer_norm true, actor_q mean, entropy_backup by task."""
+
+    polyak: Polyak = 0.005
+    """Share of the critics mixed into their target at each update."""
+    members: PositiveInt = 2
+    """Critics."""
+    subset: PositiveInt | None = None
+    """Critics drawn anew for each target, of which the smallest counts; null takes all."""
+    layer_norm: bool = False
+    """LayerNorm in the critics."""
+    actor_q: Literal["min", "mean"] = "min"
+    """What of the critics the policy climbs."""
+    entropy_backup: bool = True
+    """Whether the target counts the entropy of the next action."""
+    temperature: PositiveFloat = 1.0
+    """Weight of the entropy at the start."""
+    target_entropy: float | None = None
+    """Entropy the temperature holds the policy at; null is minus the numbers in an action."""
+    temperature_lr: NonNegativeFloat = 3e-4
+    """Learning rate of the temperature; 0 keeps it as it is."""
+    lr_policy: PositiveFloat | None = None
+    """Learning rate of the policy; null is `lr`."""
+
+    @field_validator("subset")
+    @classmethod
+    def _at_most_all(cls, subset: int | None, info: ValidationInfo) -> int | None:
+        members = info.data.get("members")  # absent where it is itself wrong
+        if subset and members and subset > members:
+            raise ValueError(f"expected at most members ({members}), got {subset}")
+        return subset
+
+
+class CQLConfig(SACConfig):
+    """Defaults of the paper, without the Lagrange multiplier unless `gap` is set."""
+
+    alpha: NonNegativeFloat = 5.0
+    """Weight of the conservative term."""
+    samples: PositiveInt = 10
+    """Actions of each of three kinds that estimate the sum over all actions."""
+    gap: float | None = None
+    """Conservative term at which the Lagrange multiplier holds the critics; null is no multiplier."""
+    lr_policy: PositiveFloat | None = 1e-4
+    """Learning rate of the policy; null is `lr`."""
+    entropy_backup: bool = False
+    """Whether the target counts the entropy of the next action."""
