@@ -188,7 +188,7 @@ def _problems(model: type[pydantic.BaseModel], errors: Sequence[ErrorDetails]) -
     """One problem for each wrong value; a union's members each complain of the same one."""
     wrong: dict[Keys, tuple[list[str], str]] = {}  # keys -> (what would do, what came)
     for error in errors:
-        keys, owner = _locate(model, error["loc"])
+        keys, owner, kind = _locate(model, error["loc"])
         context = error.get("ctx", {})
         match error["type"]:
             case "extra_forbidden":
@@ -199,7 +199,8 @@ def _problems(model: type[pydantic.BaseModel], errors: Sequence[ErrorDetails]) -
                 yield Problem(keys, error["msg"].removeprefix("Value error, "))
             case "union_tag_not_found":
                 word = _unquote(context["discriminator"])[0]
-                yield Problem((*keys, word), "expected a value that says which kind of block this is, got nothing")
+                names = [tag for member in _members(kind) for tag in get_args(member.model_fields[word].annotation)]
+                yield Problem((*keys, word), f"expected one of {', '.join(names)}; got nothing")
             case "union_tag_invalid":
                 word, names = _unquote(context["discriminator"])[0], _unquote(context["expected_tags"])
                 yield Problem((*keys, word), one_of(names, context["tag"]))
@@ -236,8 +237,8 @@ def _described(owner: type[pydantic.BaseModel], keys: Keys) -> str:
     return f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
 
 
-def _locate(model: type[pydantic.BaseModel], loc: Sequence[str | int]) -> tuple[Keys, type[pydantic.BaseModel]]:
-    """The path in the file of pydantic's `loc`, which also names union members, and the model that holds its end."""
+def _locate(model: type[pydantic.BaseModel], loc: Sequence[str | int]) -> tuple[Keys, type[pydantic.BaseModel], Any]:
+    """The path in the file of pydantic's `loc`, which also names union members; its end's owner and declared type."""
     keys: Keys = ()
     kind: Any = model
     for part in loc:
@@ -252,7 +253,7 @@ def _locate(model: type[pydantic.BaseModel], loc: Sequence[str | int]) -> tuple[
             kind = field.annotation if field else Any
         else:  # a list or dict: its last argument is what it holds
             kind = next((inner for inner in reversed(get_args(kind)) if inner is not ...), Any)
-    return keys, model
+    return keys, model, kind
 
 
 def _members(kind: Any) -> list[Any]:

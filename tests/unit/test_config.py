@@ -139,7 +139,7 @@ extra: 3
         "f.yaml:4: seeds[2]: expected a whole number, got true",
         "f.yaml:4: seeds[3]: expected a whole number, got '1'",
         "f.yaml:6: stages.one.kind: expected one of run, rest; got 'rum'; did you mean 'run'?",
-        "f.yaml:7: stages.two.kind: expected a value that says which kind of block this is, got nothing",
+        "f.yaml:7: stages.two.kind: expected one of run, rest; got nothing",
         "f.yaml:8: stages.fit.steps: expected a value (Steps to run), got nothing",
         "f.yaml:10: stages.fit.lr: expected a finite number, got nan",
         "f.yaml:11: stages.fit.mode: expected one of auto, on, off, got 'of'; did you mean 'off'?",

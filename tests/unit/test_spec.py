@@ -129,6 +129,18 @@ def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_the_mix_is_overridden_piece_by_piece(tmp_path: Path) -> None:
+    stages = GOOD.replace("start: pretrain,", "start: pretrain, seam: {mix: {kind: fixed}},")
+    spec = load(tmp_path, stages, ["finetune.seam.mix.offline=0.3"])
+    assert spec.stages["finetune"].seam.mix == FixedMix(offline=0.3)  # type: ignore[union-attr]
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD, ["finetune.seam.mix.offline=0.3"])
+    assert caught.value.problems == (
+        "--set finetune.seam.mix.offline=0.3: stages.finetune.seam.mix.kind: "
+        "expected one of fixed, proportional, annealed; got nothing",
+    )
+
+
 def test_a_pipeline_is_read_without_torch() -> None:
     code = """
 import sys
