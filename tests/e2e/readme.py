@@ -1,10 +1,15 @@
-"""Run every command and every Python block of README.md, in order, in an empty folder.
+"""Do all that README.md shows, in order, in one folder: run its commands and Python, save its YAML files.
 
-Commands are the lines of ```console blocks that begin with "$ "; a backslash at the end goes on. A comment right above
-a block says what differs here:
+    python tests/e2e/readme.py [FOLDER]       FOLDER is an empty temporary one where none is named
 
-    <!-- ci: covered by "STEP" -->    .ci/run's step of that name has done just this already
-    <!-- ci: append ARGUMENTS -->     the block's last command is run with more arguments, to be shorter
+Commands are the lines of ```console blocks that begin with "$ "; a backslash at the end goes on. A ```yaml block whose
+first line is a comment with a path, `# envs/mine.yaml`, is saved there. A comment above a block says what is done
+otherwise than it stands:
+
+    <!-- ci: covered by "STEP" and "STEP" -->    parts of its commands (between &&) that stand literally in these steps
+                                                 of .ci/run have been done there
+    <!-- ci: append ARGUMENTS -->                its last command gets more arguments, to be shorter
+    <!-- ci: covered by "STEP"; append ARGUMENTS -->
 """
 
 from __future__ import annotations
@@ -16,58 +21,83 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"(?:^<!-- ci: (?P<note>.*?) -->\n+)?^```(?P<language>console|python)\n(?P<body>.*?)^```$", re.M | re.S
+    r"(?:^<!-- ci: (?P<note>.*?) -->\n+)?^```(?P<language>console|python|yaml)\n(?P<body>.*?)^```$", re.M | re.S
 )
+NOTE = re.compile(r'(?:covered by (?P<steps>"[^"]+"(?: and "[^"]+")*))?(?:; )?(?:append (?P<more>.+))?')
 
 
 class Block(NamedTuple):
-    """Commands, or one Python text, and the step of .ci/run that has done them already."""
+    """What to do: commands to run, one Python text to run, or one text to save under `path`."""
 
     language: str
-    commands: list[str]
-    covered_by: str | None
+    texts: list[str]
+    path: str | None = None
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The runnable blocks of a README. Raises ValueError for a comment that is none of ours, or a block without `$`."""
+    """What a README shows, without what .ci/run has done already.
+
+    Raises ValueError for a comment that is none of ours, a command that no step has done although a comment says so,
+    and a console block without a command.
+    """
     for match in BLOCK.finditer(text):
-        language, body, note = match["language"], match["body"], match["note"] or ""
-        commands = [body]
-        if language == "console":
-            joined = body.replace("\\\n", " ")
-            commands = [line[2:].strip() for line in joined.splitlines() if line.startswith("$ ")]
-        if not commands:
-            raise ValueError(f"no command begins with '$ ' in:\n{body}")
-        covered = re.fullmatch(r'covered by "(.+)"', note)
-        if covered and f'step "{covered[1]}"' not in (ROOT / ".ci/run").read_text():
-            raise ValueError(f".ci/run has no step {covered[1]!r}")
-        more = re.fullmatch(r"append (.+)", note)
-        if note and not covered and not more:
-            raise ValueError(f"not understood: <!-- ci: {note} -->")
-        if more:
-            commands[-1] += f" {more[1]}"
-        yield Block(language, commands, covered[1] if covered else None)
+        language, body, note = match["language"], match["body"], match["note"]
+        if language == "python":
+            yield Block(language, [body])
+        elif language == "yaml":
+            if path := re.match(r"# (\S+\.yaml)\n", body):
+                yield Block(language, [body], path[1])
+        else:
+            commands = [line[2:].strip() for line in body.replace("\\\n", " ").splitlines() if line.startswith("$ ")]
+            if not commands:
+                raise ValueError(f"no command begins with '$ ' in:\n{body}")
+            yield Block(language, _noted(commands, note) if note else commands)
 
 
-def main() -> None:
+def _noted(commands: list[str], note: str) -> list[str]:
+    """Commands as the comment above them has it."""
+    found = NOTE.fullmatch(note)
+    if not found or not any(found.groups()):
+        raise ValueError(f"not understood: <!-- ci: {note} -->")
+    if found["steps"]:
+        done = {line for step in re.findall('"(.+?)"', found["steps"]) for line in _step(step)}
+        kept = [" && ".join(part for part in command.split(" && ") if part not in done) for command in commands]
+        commands = [command for command in kept if command]
+        if commands and not found["more"]:
+            raise ValueError(f".ci/run does not hold {commands} in {found['steps']}")
+    return [*commands[:-1], f"{commands[-1]} {found['more']}"] if found["more"] else commands
+
+
+def _step(name: str) -> list[str]:
+    """Lines of a step of .ci/run."""
+    steps = re.split(r'^step "(.+)"\n', (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.M)
+    found = dict(zip(steps[1::2], steps[2::2], strict=True))
+    if name not in found:
+        raise ValueError(f".ci/run has no step {name!r}")
+    return [line.strip() for line in found[name].splitlines()]
+
+
+def main(folder: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with tempfile.TemporaryDirectory() as folder:
-        for block in blocks((ROOT / "README.md").read_text(encoding="utf-8")):
-            for command in block.commands:
-                print(f"$ {command}", flush=True)
-                if block.covered_by:
-                    print(f"  covered by {block.covered_by!r}", flush=True)
-                    continue
-                began = time.monotonic()
-                shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "console" else [sys.executable, "-c"]
-                subprocess.run([*shell, command], cwd=folder, env=environment, check=True, stdin=subprocess.DEVNULL)
-                print(f"  done in {time.monotonic() - began:.1f} s", flush=True)
+    for block in blocks((ROOT / "README.md").read_text(encoding="utf-8")):
+        for text in block.texts:
+            if block.path:
+                (folder / block.path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / block.path).write_text(text, encoding="utf-8")
+                continue
+            print(f"$ {text}", flush=True)
+            began = time.monotonic()
+            shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "console" else [sys.executable, "-c"]
+            subprocess.run([*shell, text], cwd=folder, env=environment, check=True, stdin=subprocess.DEVNULL)
+            print(f"  done in {time.monotonic() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    with ExitStack() as stack:
+        main(Path(sys.argv[1] if sys.argv[1:] else stack.enter_context(tempfile.TemporaryDirectory())))
