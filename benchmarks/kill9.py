@@ -4,7 +4,8 @@
 
 One run goes through undisturbed. Each further run is killed once, at a moment drawn from its own share of the
 undisturbed run's time, so that the kills spread over start, all stages and the end; then the same command finishes it.
-A moment is a stage and the seconds since it began, so that it means the same on a machine that is busy by then.
+A moment is a stage and a share of it: of its lines of metrics where it writes any, of its seconds elsewhere, so that
+it means the same on a machine that is busy by then.
 Compared are the newest checkpoint of each stage (weights, optimiser, ring buffer, counters), metrics, the data set,
 pictures and results. Writes benchmarks/results/kill9.json.
 """
@@ -121,12 +122,17 @@ def _timeline(run: Path, begun: float, ended: float) -> list[tuple[str, float]]:
 
 
 def _moment(timeline: list[tuple[str, float]], seconds: float) -> tuple[str, float]:
-    """Which part of the timeline a moment lies in, and how far into it."""
+    """Which part of the timeline a moment lies in, and the share of that part gone by then."""
     for name, length in timeline:
         if seconds < length:
-            return name, seconds
+            return name, seconds / length
         seconds -= length
-    return timeline[-1]
+    return timeline[-1][0], 1.0
+
+
+def _lines(run: Path, stage: str) -> int:
+    metrics = run / "stages" / stage / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def _reached(run: Path, stage: str) -> bool:
@@ -135,13 +141,16 @@ def _reached(run: Path, stage: str) -> bool:
     return stage == "start" or (run / "stages" / stage).exists()
 
 
-def _killed(pipeline: Path, run: Path, stage: str, after_s: float, expected: dict[str, str]) -> dict[str, Any]:
-    """One run, killed once and finished by the same command."""
+def _killed(
+    pipeline: Path, run: Path, whole: Path, stage: str, share: float, length: float, expected: dict[str, str]
+) -> dict[str, Any]:
+    """One run, killed `share` of the way through a stage of `length` seconds, and finished by the same command."""
+    lines = int(share * _lines(whole, stage))
     process = _start(pipeline, run)
-    while not _reached(run, stage) and process.poll() is None:
+    while not (_reached(run, stage) and _lines(run, stage) >= lines) and process.poll() is None:
         time.sleep(0.002)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(after_s)
+        process.wait(share if lines else share * length)
     process.send_signal(signal.SIGKILL)  # the one process: nobody helps its children to their end
     process.wait()
     at = _phase(run)
@@ -151,7 +160,7 @@ def _killed(pipeline: Path, run: Path, stage: str, after_s: float, expected: dic
     orphans = _left_alive(process.pid)
     seconds = _finish(pipeline, run)
     unequal = differences(expected, fingerprint(run))
-    return {"aimed_at": stage, "after_s": round(after_s, 2), "was_at": at, "resumed_s": round(seconds, 1),
+    return {"aimed_at": stage, "share": round(share, 3), "was_at": at, "resumed_s": round(seconds, 1),
             "orphans": orphans, "equal": not unequal, "different": unequal}  # fmt: skip
 
 
@@ -167,8 +176,9 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     again = differences(expected, fingerprint(folder / "warm"))
     lots, runs = random.Random(seed), []
     for index in range(kills):
-        moment = _moment(timeline, seconds * (index + lots.random()) / kills)
-        run = _killed(pipeline, folder / f"killed-{index}", *moment, expected)
+        stage, share = _moment(timeline, seconds * (index + lots.random()) / kills)
+        length = dict(timeline)[stage]
+        run = _killed(pipeline, folder / f"killed-{index}", folder / "whole", stage, share, length, expected)
         runs.append(run)
         print(f"{index + 1}/{kills}: {run}", file=sys.stderr, flush=True)
     return {
