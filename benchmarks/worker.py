@@ -42,7 +42,8 @@ class Worker:
 
     def __init__(self, python: Path, script: str, workload: str) -> None:
         command = [str(python), str(Path(__file__).with_name(script)), workload]
-        self._chatter: Any = tempfile.TemporaryFile("w+")  # of libraries; shown if something goes wrong
+        # what libraries say, shown if something goes wrong
+        self._chatter: Any = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process: Any = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._chatter, text=True
         )
@@ -69,3 +70,4 @@ class Worker:
         if error is not None:
             self._process.kill()
         self._process.wait()
+        self._chatter.close()
