@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,28 @@ load_spec("offline2online")
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_that_wait_give_way_unless_told_otherwise(named: dict[str, str], found: str) -> None:
+    """Before torch is loaded, through the Python call as through the command line."""
+    code = """
+import os, sys
+class Watch:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+            sys.exit()
+sys.meta_path.insert(0, Watch())
+import toolkit
+toolkit.run_pipeline
+"""
+    kept = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    result = subprocess.run([sys.executable, "-c", code], env=kept | named, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == found
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
