@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from toolkit.evaluate import EvalResult, Route, evaluate
+from toolkit.evaluate import Route
 from toolkit.maze import Maze
-from toolkit.policy import Policy
 from toolkit.tasks import TaskCard
 from toolkit.types import FloatArray, ToolkitError
 
@@ -55,16 +54,6 @@ def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]]) -
     finally:
         unfinished.unlink(missing_ok=True)
     return path
-
-
-def record_video(policy: Policy, path: Path, episodes: int = 4, base_seed: int = 0) -> EvalResult:
-    """Play and film `episodes` episodes of every seed, from the far starts where the policy knows them."""
-    check_video(path)
-    starts = policy.far_starts or None
-    seeds = len(policy.seeds)
-    result = evaluate(policy.act, policy.card, seeds, episodes, starts, base_seed=base_seed, record_routes=True)
-    write_video(path, policy.card, result.routes or ())
-    return result
 
 
 def _write_gif(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:

@@ -23,7 +23,6 @@ from toolkit.nn import policy as heads
 from toolkit.policy import Policy, describe, load_policy, policy_tensors
 from toolkit.tasks import Goal, TaskCard, make_env
 from toolkit.types import Spec, ToolkitError
-from toolkit.video import record_video
 
 FIXED = TaskCard(
     name="umaze-test",
@@ -202,11 +201,3 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
         Policy(tensors, {})
     with pytest.raises(ToolkitError, match="normalizer/mean"):
         Policy({k: v for k, v in tensors.items() if k != "normalizer/mean"}, meta)
-
-
-def test_film_of_a_policy(tmp_path: Path) -> None:
-    _, tensors, meta = parts()
-    result = record_video(Policy(tensors, meta), tmp_path / "film.gif", episodes=2)
-    assert result.success.shape == (3, 2)
-    assert {tuple(c) for c in FIXED.maze.xy_to_cell(result.start_xy).reshape(-1, 2).tolist()} == {(1, 1), (1, 2)}
-    assert (tmp_path / "film.gif").stat().st_size > 1000
