@@ -26,14 +26,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.torch
 import torch
 
+from toolkit.files import canonical, sync
+from toolkit.tensor_file import Leaf, chunks
 from toolkit.types import Json, ToolkitError
 
-Leaf: TypeAlias = torch.Tensor | npt.NDArray[Any]
 Tree: TypeAlias = Any  # a leaf, or a NamedTuple, tuple, list or dict of trees
 
 SCHEMA = 1
@@ -45,10 +45,6 @@ _MAX_HEADER = 1 << 24
 
 _NUMBERED = re.compile(r"\d{6,}")
 _TEMPORARY = ".tmp-"
-_CODES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16",
-    "int8": "I8", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
 
 
 class CheckpointError(ToolkitError):
@@ -66,23 +62,22 @@ def save(folder: str | Path, tensors: Mapping[str, Leaf], meta: Json) -> Path:
     the folder before is then still there.
     """
     folder = Path(folder)
-    entries = {name: _entry(name, value) for name, value in tensors.items()}
     contents: dict[str, list[bytes | memoryview]] = {
-        TENSORS: list(_safetensors(entries)),
+        TENSORS: list(chunks(tensors)),
         META: [json.dumps(meta, indent=1, ensure_ascii=False).encode()],
     }
-    needed = sum(len(chunk) for chunks in contents.values() for chunk in chunks)
+    needed = sum(len(chunk) for parts in contents.values() for chunk in parts)
     temporary = folder / f"{_TEMPORARY}{os.getpid()}"
     try:
         _prepare(folder)
         present = _numbered(folder)
         target = folder / f"{int(present[0].name) + 1 if present else 1:06d}"
         temporary.mkdir()
-        files = {name: _write(temporary / name, chunks) for name, chunks in contents.items()}
-        _write(temporary / MANIFEST, [_canonical({"schema": SCHEMA, "files": files})])
-        _sync_directory(temporary)
+        files = {name: _write(temporary / name, parts) for name, parts in contents.items()}
+        _write(temporary / MANIFEST, [canonical({"schema": SCHEMA, "files": files})])
+        sync(temporary)
         os.rename(temporary, target)
-        _sync_directory(folder)
+        sync(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(_explain(error, folder, needed)) from error
@@ -174,54 +169,20 @@ def _describe(leaf: Leaf) -> str:
     return f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
 
 
-def _entry(name: str, value: Leaf) -> tuple[str, npt.NDArray[Any]]:
-    """Type code and contiguous array of one tensor."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        if value.dtype is torch.bfloat16:  # numpy has no such type: same bytes under another name
-            return "BF16", np.ascontiguousarray(value.contiguous().view(torch.int16).numpy())
-        value = value.numpy()
-    code = _CODES.get(str(value.dtype))
-    if code is None:
-        raise TypeError(f"cannot store {name} of type {value.dtype}")
-    return code, np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray makes scalars 1-d
-
-
-def _safetensors(entries: Mapping[str, tuple[str, npt.NDArray[Any]]]) -> Iterator[bytes | memoryview]:
-    """The file format in chunks, without a copy: header size, JSON header, the arrays, widest type first."""
-    order = sorted(entries, key=lambda name: (-entries[name][1].itemsize, name))
-    header: Json = {}
-    at = 0
-    for name in order:
-        code, array = entries[name]
-        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
-        at += array.nbytes
-    text = _canonical(header)
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in order:
-        if entries[name][1].nbytes:
-            yield entries[name][1].reshape(-1).view(np.uint8).data
-
-
-def _canonical(value: Json) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
 def _prepare(folder: Path) -> None:
     """Make the folder last, and clear what a killed save left in it."""
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        _sync_directory(folder.parent)
+        sync(folder.parent)
     for stale in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(stale)
 
 
-def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> Json:
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> Json:
     """Write and force to disk; returns the size and the hash for the manifest."""
     digest, size = hashlib.sha256(), 0
     with open(path, "xb", buffering=0) as file:
-        for chunk in chunks:
+        for chunk in parts:
             digest.update(chunk)
             size += len(chunk)
             rest = memoryview(chunk)
@@ -229,15 +190,6 @@ def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> Json:
                 rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory last through a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -303,7 +255,7 @@ def _manifest(directory: Path) -> Json:
         manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{MANIFEST} is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or _canonical(manifest) != data:
+    if not isinstance(manifest, dict) or canonical(manifest) != data:
         raise CheckpointError(f"{MANIFEST} was altered")
     if manifest.get("schema") != SCHEMA:
         raise CheckpointError(f"{MANIFEST} has schema {manifest.get('schema')!r}; this version reads {SCHEMA}")

@@ -13,10 +13,10 @@ import torch
 
 from toolkit import checkpoint, config, nn
 from toolkit.agents import AGENTS, Agent
-from toolkit.checkpoint import Leaf
 from toolkit.maze import Cell
 from toolkit.strict_yaml import parse
 from toolkit.tasks import TaskCard
+from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json, Spec, ToolkitError
 
 Observation: TypeAlias = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]

@@ -22,6 +22,7 @@ import torch
 
 from toolkit import checkpoint
 from toolkit.checkpoint import CheckpointError, CheckpointWarning, flatten, load, save, unflatten
+from toolkit.files import canonical
 from toolkit.types import ToolkitError
 
 
@@ -317,7 +318,7 @@ def seal(directory: Path, manifest: dict[str, Any] | None = None) -> None:
     for name in ("tensors.safetensors", "meta.json"):
         data = (directory / name).read_bytes()
         entries[name] = {"bytes": len(data), "sha256": checkpoint.hashlib.sha256(data).hexdigest()}
-    (directory / "manifest.json").write_bytes(checkpoint._canonical({"schema": 1, "files": entries} | (manifest or {})))
+    (directory / "manifest.json").write_bytes(canonical({"schema": 1, "files": entries} | (manifest or {})))
 
 
 def header(entries: dict[str, Any]) -> bytes:

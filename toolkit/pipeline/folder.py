@@ -7,7 +7,6 @@ stage left. An unfinished stage has at most a checkpoint, which knows the key it
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Self
 
+from toolkit.files import sha256, sync
 from toolkit.types import Json, ToolkitError
 
 SCHEMA = 1
@@ -163,12 +163,6 @@ def discard(path: Path) -> None:
         shutil.rmtree(aside)
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> Json | None:
     """The object in a file; None where there is none."""
     try:
@@ -191,8 +185,4 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)

@@ -1,0 +1,30 @@
+"""What everything that writes files for keeps needs (level 0)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from toolkit.types import Json
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a directory, last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def canonical(value: Json) -> bytes:
+    """JSON in the one spelling that has no choice left in it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
