@@ -25,7 +25,8 @@ import numpy.typing as npt
 import toolkit
 from toolkit.config import dump
 from toolkit.controllers import Recipe
-from toolkit.data.minari import RecordedEpisode, dataset_path, write_minari
+from toolkit.data.minari import dataset_path
+from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.maze import Maze
 from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.tasks.env import Observation

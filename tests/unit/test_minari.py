@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
 
-from toolkit.data.minari import RecordedEpisode, dataset_path, read_minari, write_minari
+from toolkit.data.minari import dataset_path, read_minari
+from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.tasks import TaskEnv, load_card, make_env
 from toolkit.types import ToolkitError
 

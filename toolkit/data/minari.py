@@ -1,4 +1,4 @@
-"""Data sets in Minari's HDF5 layout: written so that `minari.load_dataset` opens them, read without trusting them.
+"""Data sets in Minari's HDF5 layout, read without trusting them; `minari_writer` writes them.
 
 Layout of one data set below a root folder: `<id>/data/main_data.hdf5` with a group `episode_<i>` for each episode
 (observations of T + 1 rows, everything else of T) and `<id>/data/metadata.json`.
@@ -9,48 +9,28 @@ virtual storage and reads nothing before its declared size is checked.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
 from toolkit.data.untrusted_hdf5 import UntrustedFile
+from toolkit.files import sha256
 from toolkit.types import Episodes, FloatArray, Json, ToolkitError
 
-# The oldest version whose layout this is, so that older readers take it too.
-FORMAT_VERSION = "0.5.0"
 MAIN_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 MAX_EPISODES = 10_000_000
 MAX_METADATA_BYTES = 16 * 2**20
 _ID = re.compile(r"(?:[A-Za-z0-9][-\w]*/)*[A-Za-z0-9][-\w]*-v[0-9]{1,6}", re.ASCII)
 _OBSERVED = ("observation", "achieved_goal", "desired_goal")  # T + 1 rows each
-_TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
+TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
 _ACTION_SLACK = 1e-4  # outside the bounds by rounding is clipped, by more is an error
 
-_SCALAR = h5s.create(h5s.SCALAR)
-
 Array = npt.NDArray[Any]
-
-
-class RecordedEpisode(NamedTuple):
-    """One episode as the environment gave it, T transitions long."""
-
-    seed: int  # what the environment was reset with
-    observations: Mapping[str, Array]  # each (T + 1, ...)
-    actions: Array  # (T, A)
-    rewards: Array  # (T,)
-    terminations: Array  # (T,) bool
-    truncations: Array  # (T,) bool
 
 
 def datasets_root() -> Path:
@@ -73,101 +53,6 @@ def dataset_path(dataset_id: str, root: Path | None = None) -> Path:
     return path
 
 
-def write_minari(
-    episodes: Iterable[RecordedEpisode],
-    dataset_id: str,
-    root: Path,
-    *,
-    observation_space: Any,
-    action_space: Any,
-    env_spec: Any,
-    metadata: Json,
-    replace: bool = False,
-) -> Path:
-    """Write a data set below `root` and return its folder.
-
-    The folder appears whole or not at all: everything is written and synced in a hidden folder beside it, which then
-    takes its name. The same episodes give the same bytes. `metadata` is added to Minari's own fields. An existing data
-    set is an error, unless `replace`.
-    """
-    from minari.serialization import serialize_space
-
-    target = dataset_path(dataset_id, root)
-    if target.is_symlink() or (target.exists() and not replace):
-        raise ToolkitError(f"{target}: this data set exists already; expected a free name, or remove it first")
-    partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
-    for leftover in (partial, old):  # of a run that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
-    file = partial / "data" / MAIN_FILE
-    count, steps = _write_episodes(file, episodes)
-    described = {
-        "total_episodes": count,
-        "total_steps": steps,
-        "data_format": "hdf5",
-        "jpeg_encoding": False,
-        "observation_space": serialize_space(observation_space),
-        "action_space": serialize_space(action_space),
-        "env_spec": env_spec.to_json(),
-        "dataset_id": dataset_id,
-        "minari_version": FORMAT_VERSION,
-        "dataset_size": round(file.stat().st_size / 1e6, 1),
-        "sha256": _sha256(file),
-        **metadata,
-    }
-    (partial / "data" / METADATA_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    for path in (file, partial / "data" / METADATA_FILE, partial / "data", partial):
-        _sync(path)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-    return target
-
-
-def _write_episodes(path: Path, episodes: Iterable[RecordedEpisode]) -> tuple[int, int]:
-    """Episodes and transitions written. Low-level calls: a data set has ten objects an episode, thousands in all."""
-    count = steps = 0
-    plist = h5p.create(h5p.DATASET_CREATE)
-    plist.set_obj_track_times(False)  # the same data, the same bytes
-    with h5py.File(path, "w") as file:
-        for episode in episodes:
-            length = len(episode.rewards)
-            group = h5g.create(file.id, b"episode_%d" % count)
-            for name, value in ((b"id", count), (b"seed", episode.seed), (b"total_steps", length)):
-                h5a.create(group, name, h5t.STD_I64LE, _SCALAR).write(np.array(value, np.int64))
-            observations = h5g.create(group, b"observations")
-            for key, rows in episode.observations.items():
-                _check_rows(count, f"observations/{key}", rows, length + 1)
-                _put(observations, key, rows, plist)
-            for key in _TAKEN:
-                _check_rows(count, key, getattr(episode, key), length)
-                _put(group, key, getattr(episode, key), plist)
-            count, steps = count + 1, steps + length
-    return count, steps
-
-
-def _check_rows(episode: int, name: str, rows: Array, expected: int) -> None:
-    if len(rows) != expected or expected < 1:
-        raise ValueError(f"episode {episode}: {name}: expected {expected} rows, got {len(rows)}")
-
-
-def _put(group: Any, name: str, rows: Array, plist: Any) -> None:
-    made = h5d.create(group, name.encode(), _kind(rows.dtype), _space(rows.shape), plist)
-    made.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(rows))
-
-
-@lru_cache
-def _kind(dtype: Any) -> Any:
-    return h5t.py_create(dtype, logical=True)
-
-
-@lru_cache(maxsize=4096)
-def _space(shape: tuple[int, ...]) -> Any:
-    return h5s.create_simple(shape)
-
-
 def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:
     """Read a data set by its folder or by its id below `root` (Minari's own root when None).
 
@@ -184,7 +69,7 @@ def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:
     if not isinstance(total, int) or not 0 < total <= MAX_EPISODES:
         raise ToolkitError(f"{folder}: total_episodes: expected 1 to {MAX_EPISODES}, got {total!r}")
     low, high = _action_bounds(folder, metadata)
-    if "sha256" in metadata and file.is_file() and metadata["sha256"] != _sha256(file):
+    if "sha256" in metadata and file.is_file() and metadata["sha256"] != sha256(file):
         raise ToolkitError(
             f"{file}: its bytes differ from those recorded in {METADATA_FILE}: damaged, or changed since; "
             'collect it again, or remove "sha256" there if the change was meant'
@@ -218,7 +103,7 @@ def _read_episode(file: UntrustedFile, index: int) -> dict[str, Array]:
         arrays = {"observation": file.read(group, "observations", name)}
     else:
         arrays = {key: file.read(group, f"observations/{key}", name) for key in _OBSERVED if key in keys}
-    return arrays | {key: file.read(group, key, name) for key in _TAKEN}
+    return arrays | {key: file.read(group, key, name) for key in TAKEN}
 
 
 def _check_shapes(path: Path, raw: list[dict[str, Array]]) -> None:
@@ -294,16 +179,3 @@ def _action_bounds(folder: Path, metadata: Json) -> tuple[FloatArray, FloatArray
     if not usable:
         raise ToolkitError(f"{folder}: action_space: expected a Box of one axis with finite bounds")
     return low, high
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
