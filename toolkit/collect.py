@@ -61,11 +61,8 @@ def collect(
     name = dataset_id(recipe, card)
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
     env = make_env(card)
-    blocks = (
-        _record_here(recipe, env, seed)
-        if workers <= 1
-        else _record_apart(recipe, card, seed, workers, _handover(out, name))
-    )
+    handover = _handover(out, name)
+    blocks = _record_here(recipe, env, seed) if workers <= 1 else _record_apart(recipe, card, seed, workers, handover)
 
     def episodes() -> Iterator[RecordedEpisode]:
         done = 0

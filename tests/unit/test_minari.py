@@ -169,9 +169,15 @@ def test_a_write_that_fails_leaves_the_old_data_set(env: TaskEnv, folder: Path, 
         write(env, tmp_path, [good, good._replace(rewards=good.rewards[:-1], observations={})], replace=True)
     with pytest.raises(ValueError, match="expected 3 rows, got 4"):
         write(env, tmp_path, [bad], replace=True)
+    assert list(folder.parent.iterdir()) == [folder]
     assert len(read_minari(folder)) == 3
-    write(env, tmp_path, replace=True)  # and the leftovers do not stand in the way
-    assert len(list(folder.parent.iterdir())) == 1
+
+
+def test_leftovers_of_a_killed_run_go(env: TaskEnv, folder: Path, tmp_path: Path) -> None:
+    for state in ("partial", "old"):
+        shutil.copytree(folder, folder.with_name(f".{folder.name}.{state}"))
+    write(env, tmp_path, replace=True)
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def write_minari(
     """Write a data set below `root` and return its folder.
 
     The folder appears whole or not at all: everything is written and synced in a hidden folder beside it, which then
-    takes its name. The same episodes give the same bytes. `metadata` is added to Minari's own fields. An existing data
-    set is an error, unless `replace`.
+    takes its name, and goes where that fails or is interrupted. The same episodes give the same bytes. `metadata` is
+    added to Minari's own fields. An existing data set is an error, unless `replace`.
     """
     from minari.serialization import serialize_space
 
@@ -59,12 +59,7 @@ def write_minari(
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
-    file = partial / "data" / MAIN_FILE
-    count, steps = _write_episodes(file, episodes)
     described = {
-        "total_episodes": count,
-        "total_steps": steps,
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "observation_space": serialize_space(observation_space),
@@ -72,19 +67,31 @@ def write_minari(
         "env_spec": env_spec.to_json(),
         "dataset_id": dataset_id,
         "minari_version": FORMAT_VERSION,
-        "dataset_size": round(file.stat().st_size / 1e6, 1),
-        "sha256": sha256(file),
-        **metadata,
     }
-    (partial / "data" / METADATA_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    for path in (file, partial / "data" / METADATA_FILE, partial / "data", partial):
-        sync(path)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
+    try:
+        _fill(partial, episodes, described, metadata)
+        if target.exists():
+            target.rename(old)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _fill(folder: Path, episodes: Iterable[RecordedEpisode], described: Json, metadata: Json) -> None:
+    """Write both files of a data set so that they last."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    file, about = data / MAIN_FILE, data / METADATA_FILE
+    count, steps = _write_episodes(file, episodes)
+    counted = {"total_episodes": count, "total_steps": steps}
+    measured = {"dataset_size": round(file.stat().st_size / 1e6, 1), "sha256": sha256(file)}
+    text = json.dumps(counted | described | measured | metadata, indent=1)
+    about.write_text(text + "\n", encoding="utf-8")
+    for path in (file, about, data, folder):
+        sync(path)
 
 
 def _write_episodes(path: Path, episodes: Iterable[RecordedEpisode]) -> tuple[int, int]:
