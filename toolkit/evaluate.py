@@ -9,16 +9,9 @@ results are equal to the last bit.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -26,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from toolkit.maze import Cell
+from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
 from toolkit.tasks import EnvPool, TaskCard
 from toolkit.types import BoolArray, FloatArray, IntArray, Json, ToolkitError
@@ -129,7 +123,7 @@ def evaluate(
     if workers <= 1:
         with _one_thread():
             return _join([_play(act, plan, share, count) for share in shares])
-    return _join(_spread(act, plan, shares, workers, count))
+    return _join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
 
 
 class _Count:
@@ -142,59 +136,6 @@ class _Count:
         self._done += episodes
         if self._progress is not None:
             self._progress(self._done, self._all)
-
-
-def _spread(act: Act, plan: _Plan, shares: list[range], workers: int, count: _Count) -> list[EvalResult]:
-    """Play the shares in processes of their own."""
-    try:
-        packed = pickle.dumps((act, plan))
-    except Exception as error:
-        raise ToolkitError(f"this policy cannot be sent to {workers} processes ({error}); use workers=1") from error
-    executor = ProcessPoolExecutor(workers, _context(), _start_worker, (packed,))
-    futures = [executor.submit(_play_in_worker, share) for share in shares]
-    try:
-        for future in as_completed(futures):
-            count(future.result().success.size)
-        return [future.result() for future in futures]
-    except BrokenProcessPool as error:
-        raise ToolkitError(f"one of {workers} evaluation processes died, out of memory?; use fewer workers") from error
-    finally:
-        if not all(future.done() for future in futures):  # interrupted: nobody waits for the rest of a share
-            for process in list(executor._processes.values()):
-                process.terminate()
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Processes forked from a clean server that has done the slow imports once; spawned where there is no fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toolkit.evaluate", "toolkit.policy"])
-    return context
-
-
-_worker: tuple[Act, _Plan]
-
-
-def _start_worker(packed: bytes) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and then ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    _worker = pickle.loads(packed)  # from the parent process, never from a file
-
-
-def _end_with_parent() -> None:
-    """A worker waits for work on a pipe that it holds open itself: it would outlive a parent that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _play_in_worker(share: range) -> EvalResult:
-    return _play(*_worker, share, lambda: None)
 
 
 @contextlib.contextmanager
@@ -227,7 +168,7 @@ class _Table:
         self.routes: list[list[list[Any]]] = [[[] for _ in range(episodes)] for _ in range(seeds)]
 
 
-def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None]) -> EvalResult:
+def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = lambda: None) -> EvalResult:
     """Play one share: each lane takes the next episode of its seed as soon as it has finished one."""
     pool = _pool(plan.card.model_dump_json(), plan.seeds * LANES)
     table = _Table(plan.seeds, len(share), pool.achieved.shape[1], pool.inputs.shape[1])
