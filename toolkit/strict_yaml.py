@@ -53,10 +53,15 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes whatever `_Loader`, or a YAML 1.1 reader, would take for something else than text."""
 
+    def text(self, value: str) -> yaml.Node:
+        """Text as a node; the emitter alone would write NEL, a line break to readers, as it is."""
+        return self.represent_scalar(_PREFIX + "str", value, style='"' if "\x85" in value else None)
+
 
 for _name, (_pattern, _first) in _TAGS.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_PREFIX + _name, re.compile(rf"^(?:{_pattern})$"), _first)
+_Dumper.add_representer(str, _Dumper.text)
 
 
 @dataclass
