@@ -112,7 +112,7 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
 
 
 @pytest.mark.timeout(600)  # the compiler takes most of it
-@pytest.mark.parametrize("variant", ["iql", "rlpd"])
+@pytest.mark.parametrize("variant", ["iql", "rlpd", "cql_lagrange"])
 def test_compiled_equals_eager(variant: str) -> None:
     agent = make(variant)
     states = []

@@ -51,7 +51,8 @@ class CQL(SAC):
 
     def loss_Q(self, p: Params, y: Tensor, st: CQLState, b: Batch) -> tuple[Tensor, Metrics]:  # type: ignore[override]
         """Temporal differences and the conservative gap."""
-        loss, metrics = super().loss_Q(p, y, st, b)  # type: ignore[arg-type]
+        # SAC by name: torch.compile does not follow super() into a gradient
+        loss, metrics = SAC.loss_Q(self, p, y, st, b)  # type: ignore[arg-type]
         gap = self.gaps(p, st, b).mean(-1)  # (E,)
         if self.cfg.gap is None:
             penalty = self.cfg.alpha * gap.sum()
@@ -63,7 +64,7 @@ class CQL(SAC):
     def gaps(self, p: Params, st: CQLState, b: Batch) -> Tensor:
         """log sum exp Q over actions minus Q of the data's action, (E, B)."""
         B, A, K = b.action.shape[0], self.spec.action_dim, self.cfg.samples
-        z = b.noise[:, super().noise_dim :].reshape(B, 3, K, A)
+        z = b.noise[:, -3 * K * A :].reshape(B, 3, K, A)
         # a standard normal through its distribution function is uniform
         uniform = 2.0 * torch.special.ndtr(z[:, 0]) - 1.0
         here, log_here = _samples(st.pi.p, b.obs, z[:, 1])
@@ -80,7 +81,7 @@ class CQL(SAC):
         if self.cfg.gap is not None:
             log_penalty, _ = st.log_penalty.descend(lambda p: self.loss_penalty(p, st, b), self.cfg.lr * b.lr_scale)
             st = st._replace(log_penalty=log_penalty)
-        return super().update_critic(st, b)  # type: ignore[arg-type, return-value]
+        return SAC.update_critic(self, st, b)  # type: ignore[arg-type, return-value]
 
     def loss_penalty(self, p: Params, st: CQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Raise the multiplier while the gap is above its bound."""
