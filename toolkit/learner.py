@@ -62,10 +62,10 @@ class Learner:
         self._critic = self._build(agent.update_critic)
 
     def _build(self, update: Callable[..., Any]) -> Callable[..., Any]:
-        spec = self.agent.spec
+        spec, waypoint = self.agent.spec, self.agent.waypoint_steps > 0
 
         def step(state: Any, packed: Tensor, lr_scale: Tensor) -> Any:
-            return update(state, unpack(packed, lr_scale, spec))
+            return update(state, unpack(packed, lr_scale, spec, waypoint))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
         if not self.compiled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,7 +32,7 @@ def describe(
     return {
         "agent": agent_name,
         "config": agent.cfg.model_dump(mode="json"),
-        "spec": {"obs_dim": agent.spec.obs_dim, "action_dim": agent.spec.action_dim},
+        "spec": asdict(agent.spec),
         "task": config.dump(card),
         "seeds": [int(seed) for seed in seeds],
         "far_starts": [[int(row), int(col)] for row, col in far_starts],

@@ -44,10 +44,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Spec:
-    """What a network needs to know of a task: input and action sizes."""
+    """What a network needs to know of a task: sizes of its input and of its actions."""
 
     obs_dim: int
     action_dim: int
+    goal_dim: int = 0  # the last numbers of the input, where the policy sees its goal; 0 where it does not
+    discrete: bool = False  # an action is one of `action_dim` choices, as one-hot numbers; the largest one counts
 
 
 class Batch(NamedTuple):
@@ -64,6 +66,8 @@ class Batch(NamedTuple):
     next_obs: torch.Tensor  # (B, O)
     mc_return: torch.Tensor  # (B,) discounted return to the end of the recorded episode
     next_action: torch.Tensor  # (B, A)
+    policy_obs: torch.Tensor  # (B, O) `obs` with the goal drawn for the policy; the same where no goal is observed
+    waypoint: torch.Tensor  # (B, O) state `agent.waypoint_steps` ahead on the way there, its achieved goal at the end
     noise: torch.Tensor  # (B, agent.noise_dim) standard normal numbers, all the randomness of an update
     lr_scale: torch.Tensor  # () learning rate as a share of the configured one
 

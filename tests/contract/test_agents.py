@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from toolkit.learner import Learner
 from toolkit.types import Batch, Spec
 
 SPEC = Spec(obs_dim=5, action_dim=2)
+GOAL_SPEC = Spec(obs_dim=5, action_dim=2, goal_dim=2)
 # Options that change which code runs get golden numbers of their own.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in AGENTS} | {
     "iql_ddpgbc": ("iql", {"extraction": "ddpgbc"}),
@@ -25,7 +27,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "rlpd": ("sac", {"members": 4, "subset": 2, "layer_norm": True, "actor_q": "mean", "entropy_backup": False}),
     "cql_lagrange": ("cql", {"gap": 0.8}),
 }
-GOLDEN = Path(__file__).parent.parent / "golden" / "agents.json"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,8 @@ def _float32() -> None:
 def make(variant: str) -> Agent[Any]:
     name, options = VARIANTS[variant]
     kind = AGENTS[name]
-    return kind(kind.Config(hidden=(16, 16), **options), SPEC)
+    spec = replace(GOAL_SPEC if kind.goals or variant.endswith("_goals") else SPEC, discrete=kind.discrete)
+    return kind(kind.Config(hidden=(16, 16), **options), spec)
 
 
 def test_the_registry_names_the_settings_each_agent_reads() -> None:
@@ -50,10 +53,20 @@ def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch:
     O, A = SPEC.obs_dim, SPEC.action_dim
     normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # noqa: E731
     ends = torch.from_numpy(rng.random(rows) < 0.1)
-    return Batch(
-        normal(rows, O), torch.tanh(normal(rows, A)), normal(rows) - 1.0, torch.where(ends, 0.0, 0.99), normal(rows, O),
-        normal(rows), torch.tanh(normal(rows, A)), normal(rows, agent.noise_dim), torch.tensor(1.0),
+    b = Batch(
+        obs := normal(rows, O), torch.tanh(normal(rows, A)), normal(rows) - 1.0, torch.where(ends, 0.0, 0.99),
+        normal(rows, O), normal(rows), torch.tanh(normal(rows, A)), obs, normal(rows, 0),
+        normal(rows, agent.noise_dim), torch.tensor(1.0),
     )  # fmt: skip
+    G = agent.spec.goal_dim
+    if G:
+        b = b._replace(policy_obs=torch.cat([obs[:, :-G], normal(rows, G)], 1))
+    if agent.waypoint_steps:
+        b = b._replace(waypoint=normal(rows, O))
+    if agent.spec.discrete:
+        choose = lambda: torch.nn.functional.one_hot(torch.from_numpy(rng.integers(A, size=rows)), A).float()  # noqa: E731
+        b = b._replace(action=choose(), next_action=choose())
+    return b
 
 
 def run(agent: Agent[Any], updates: int, seed: int = 0) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -101,7 +114,7 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
     agent = make(variant)
     learner = Learner(agent, [0, 1, 2], 10, compile="off", precision="fp32", device=torch.device("cpu"))
     for step in range(3):
-        packed = torch.stack([_pack(batch(agent, 100 * step + seed)) for seed in range(3)])
+        packed = torch.stack([_pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(3)])
         learner.update(packed, torch.tensor(1.0))
     for seed in range(3):
         state = agent.init(torch.Generator().manual_seed(seed))
@@ -119,7 +132,7 @@ def test_compiled_equals_eager(variant: str) -> None:
     for mode in ("on", "off"):
         learner = Learner(agent, [0, 1], 10, compile=mode, precision="fp32", device=torch.device("cpu"))  # type: ignore[arg-type]
         for step in range(3):
-            packed = torch.stack([_pack(batch(agent, 100 * step + seed)) for seed in range(2)])
+            packed = torch.stack([_pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(2)])
             learner.update(packed, torch.tensor(1.0))
         states.append(pytree.tree_leaves(learner.state))
     for compiled, eager in zip(*states, strict=True):
@@ -140,11 +153,10 @@ def test_golden_numbers(variant: str) -> None:
     }
     action = agent.act(state, batch(agent, 77).obs[:1], torch.ones(1, 2))[0].tolist()
     got = {"metrics": {k: float(v) for k, v in metrics.items()}, "norms": norms, "action": action}
-    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    golden = GOLDEN / f"{variant}.json"
     if os.environ.get("UPDATE_GOLDEN"):
-        golden[variant] = got
-        GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
-    want = golden[variant]
+        golden.write_text(json.dumps(got, indent=1, sort_keys=True) + "\n")
+    want = json.loads(golden.read_text())
     assert got["metrics"] == pytest.approx(want["metrics"], rel=2e-3, abs=1e-4)
     assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
     assert got["action"] == pytest.approx(want["action"], abs=1e-3)
@@ -164,6 +176,7 @@ def test_limits_that_must_coincide() -> None:
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
-def _pack(b: Batch) -> torch.Tensor:
+def _pack(b: Batch, goal_dim: int) -> torch.Tensor:
     scalars = [x[:, None] for x in (b.reward, b.discount, b.mc_return)]
-    return torch.cat([b.obs, b.action, b.next_obs, b.next_action, *scalars, b.noise], 1)
+    goal = b.policy_obs[:, b.policy_obs.shape[1] - goal_dim :]
+    return torch.cat([b.obs, b.action, b.next_obs, b.next_action, *scalars, goal, b.waypoint, b.noise], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -19,12 +20,25 @@ class Agent(ABC, Generic[State]):
     """One algorithm on one kind of task.
 
     An agent holds no tensors: `init` makes the state of one seed, `update` maps a state and a batch to the next
-    state, and `torch.vmap` adds the seed axis from outside. `needs` names the optional batch fields it reads.
+    state, and `torch.vmap` adds the seed axis from outside. The class attributes say what it is for; `toolkit list
+    agents` prints them and a pipeline is checked against them.
     """
 
     Config: ClassVar[type[AgentConfig]]
-    needs: ClassVar[frozenset[str]] = frozenset()
     summary: ClassVar[str] = ""
+    """When to use it, in one line."""
+    offline: ClassVar[bool] = True
+    """Whether it can be trained on recorded data alone."""
+    online: ClassVar[bool] = True
+    """Whether it can be trained in the simulator."""
+    goals: ClassVar[bool] = False
+    """Whether it needs a task whose policy sees its goal; every agent works on such tasks."""
+    discrete: ClassVar[bool] = False
+    """Whether actions are one of several choices, and not numbers."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Optional fields of a batch that it reads."""
+    carries: ClassVar[Mapping[str, str]] = {}
+    """At the seam: networks of this agent that take over an offline network of another name."""
 
     def __init__(self, cfg: Any, spec: Spec) -> None:
         self.cfg = cfg
@@ -33,6 +47,11 @@ class Agent(ABC, Generic[State]):
     @property
     def noise_dim(self) -> int:
         """Standard normal numbers that one row of an update consumes."""
+        return 0
+
+    @property
+    def waypoint_steps(self) -> int:
+        """Steps ahead of a row that its waypoint lies; 0 for an agent without waypoints."""
         return 0
 
     def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:

@@ -128,7 +128,7 @@ class Sampler:
     ) -> None:
         self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
         self.batch_size, self.noise_dim, self.relabel, self.normalizer = batch_size, noise_dim, relabel, normalizer
-        self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3
+        self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3 + spec.goal_dim
         width = self.noise_column + noise_dim
         self.packed = torch.zeros((updates, len(seeds), batch_size, width), dtype=torch.float32)
         self._out: FloatArray = self.packed.numpy()
@@ -180,10 +180,12 @@ def push(
     )  # fmt: skip
 
 
-def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec) -> Batch:
+def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec, waypoint: bool = False) -> Batch:
     """Name the columns of packed batches (..., B, W)."""
-    O, A = spec.obs_dim, spec.action_dim
-    widths = [O, A, O, A, 1, 1, 1, packed.shape[-1] - 2 * O - 2 * A - 3]
-    obs, action, next_obs, next_action, reward, discount, mc_return, noise = packed.split(widths, -1)
-    reward, discount, mc_return = (x.squeeze(-1) for x in (reward, discount, mc_return))
-    return Batch(obs, action, reward, discount, next_obs, mc_return, next_action, noise, lr_scale)
+    O, A, G = spec.obs_dim, spec.action_dim, spec.goal_dim
+    widths = [O, A, O, A, 1, 1, 1, G, O * waypoint]
+    parts = packed.split([*widths, packed.shape[-1] - sum(widths)], -1)
+    obs, action, next_obs, next_action, *scalars, goal, ahead, noise = parts
+    reward, discount, mc_return = (x.squeeze(-1) for x in scalars)
+    policy_obs = torch.cat([obs[..., : O - G], goal], -1) if G else obs
+    return Batch(obs, action, reward, discount, next_obs, mc_return, next_action, policy_obs, ahead, noise, lr_scale)

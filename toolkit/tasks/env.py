@@ -49,7 +49,8 @@ class TaskEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     def sizes(self) -> Spec:
         """Sizes of a policy's input and of an action."""
         state = self.observation_space["observation"].shape[0]  # type: ignore[index]
-        return Spec(state + GOAL_DIM * self.card.goal.observed, int(np.prod(self.action_space.shape or ())))
+        goal = GOAL_DIM * self.card.goal.observed
+        return Spec(state + goal, int(np.prod(self.action_space.shape or ())), goal)
 
     @property
     def env_spec(self) -> Any:
