@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampler_reference import (
@@ -14,7 +17,7 @@ from sampler_reference import (
     reference_steps,
 )
 
-from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler
+from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler, unpack
 from toolkit.data.sampler import HEADER, LEFT, RETURN
 
 
@@ -191,3 +194,11 @@ def test_future_goals_of_a_running_episode_were_achieved(steps: int, seed: int) 
     for row in got:
         # the goal overwrites the whole observation here, so it must be a position after some transition
         assert any(np.array_equal(row[:3], entry[4]) for entry in log[0])
+
+
+def test_the_policy_strives_for_the_rows_own_goal() -> None:
+    episodes = make_episodes([5, 7])
+    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    spec = replace(replay.spec, goal_dim=2)
+    b = unpack(Sampler(spec, np.array([0]), 8, 3, 2, 0.9, 1).draw(0, replay, None, np.array([8])), torch.ones(()), spec)
+    assert torch.equal(b.policy_obs, b.obs) and b.noise.shape[-1] == 3 and b.noise.all()

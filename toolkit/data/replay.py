@@ -157,7 +157,8 @@ class Sampler:
         O, A = self.spec.obs_dim, self.spec.action_dim
         how = (self.seeds, step, self.n_step, self.gamma, O, A)
         if self.relabel is None:
-            fill_steps(out, begin, end, replay.rows, replay.size, replay.streams_per_seed, *how)
+            G = self.spec.goal_dim
+            fill_steps(out, begin, end, replay.rows, replay.size, replay.streams_per_seed, *how, G)
             return
         G = replay.rows.shape[-1] - HEADER - O - A
         normalizer = self.normalizer or Normalizer(np.zeros(O, np.float32), np.ones(O, np.float32))

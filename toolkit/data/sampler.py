@@ -93,7 +93,7 @@ def _walk(flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any) -> Any
 
 @numba.njit(inline="always")
 def _write(to: Any, y: Any, flat: Any, x: Any, z: Any, W: Any, wide: Any, reward: Any, discount: Any) -> None:
-    """One row of a batch, without goal and noise: the transition at flat[x] and the observation after it at flat[z]."""
+    """One row of a batch up to its scalars: the transition at flat[x] and the observation after it at flat[z]."""
     _copy(to, y, flat, x + W - wide, wide)
     _copy(to, y + wide, flat, z + W - wide, wide)
     to[y + 2 * wide], to[y + 2 * wide + 1], to[y + 2 * wide + 2] = reward, discount, flat[x + RETURN]
@@ -102,14 +102,15 @@ def _write(to: Any, y: Any, flat: Any, x: Any, z: Any, W: Any, wide: Any, reward
 @kernel
 def fill_steps(
     out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, streams_per_seed: int,
-    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int,
+    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, G: int,
 ) -> None:  # fmt: skip
     """Draw transitions of up to `n_step` steps into rows begin[u] to end[u] of each batch of `out` (U, S, B, WO).
 
     `rows` is (streams, capacity, W) in the layout of `replay`; stream k holds size[k] written rows.
     Seed s reads streams [s * streams_per_seed, (s + 1) * streams_per_seed), or stream 0 alone when
     `streams_per_seed` is 0 (one data set shared by all seeds). A window shortens at the end of its episode:
-    the final row of an episode carries no transition, so nothing crosses it.
+    the final row of an episode carries no transition, so nothing crosses it. The policy's goal is the row's own: the
+    last G numbers of its observation.
     """
     U, S, B, WO = out.shape
     K, capacity, W = rows.shape
@@ -130,6 +131,7 @@ def fill_steps(
                     reward, discount, z = _walk(flat, k, i, rows.shape, n_step, gamma)
                     y = ((u * S + s) * B + b) * WO
                     _write(to, y, flat, (k * capacity + i) * W, z, W, O + A, reward, discount)
+                    _copy(to, y + 2 * (O + A) + 3, to, y + O - G, G)
 
 
 @numba.njit(inline="always")
