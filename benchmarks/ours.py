@@ -85,7 +85,7 @@ def online(seeds: int) -> Run:
     ring = Replay.ring(sac.spec, pool.achieved.shape[1], seeds, envs=1, capacity=ROWS // seeds)
     O = sac.spec.obs_dim  # noqa: E741
     unscaled = Normalizer(np.zeros(O, np.float32), np.ones(O, np.float32))
-    practice = Practice(pool, ring, unscaled, list(range(seeds)))
+    practice = Practice(pool, unscaled, list(range(seeds)))
     learner = Learner(sac, practice.seeds, updates=1_000_000)
 
     def run() -> float:
@@ -103,7 +103,7 @@ def online(seeds: int) -> Run:
             eval_steps=(),
             offline_share=lambda step, rows: 0.0,
         )
-        online_loop(learner, None, practice, plan, Silent())
+        online_loop(learner, None, practice, ring, plan, Silent())
         return 100 * seeds
 
     run()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from toolkit.data.random import fill_noise
 from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
 from toolkit.learner import Learner
 from toolkit.tasks import EnvPool
-from toolkit.types import FloatArray, Metrics
+from toolkit.types import BoolArray, FloatArray, Metrics
 
 Values = dict[str, list[float]]
 Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors (a pytree) and JSON
@@ -106,12 +106,35 @@ class OnlinePlan:
     relabel: Relabel | None = None
 
 
+class Taken(NamedTuple):
+    """One step of K = S * N environments, seed by seed; observations are normalised, `next_obs` is before a reset."""
+
+    obs: FloatArray  # (K, O)
+    noise: FloatArray  # (K, A) standard normal numbers the actions were made from
+    action: FloatArray  # (K, A)
+    reward: FloatArray  # (K,)
+    next_obs: FloatArray  # (K, O)
+    achieved: FloatArray  # (K, G)
+    next_achieved: FloatArray  # (K, G)
+    terminated: BoolArray  # (K,)
+    truncated: BoolArray  # (K,)
+
+
+class Memory(Protocol):
+    """Where experience is kept for the updates: a ring of transitions, or one rollout."""
+
+    def state(self) -> dict[str, Any]:
+        """Arrays that `restore` needs."""
+
+    def restore(self, tensors: dict[str, Any]) -> None:
+        """Go back to a saved moment."""
+
+
 @dataclass
 class Practice:
     """The simulator's side of online training: S seeds with N environments each, and what a resume needs of them."""
 
     pool: EnvPool  # S * N lanes, seed by seed
-    ring: Replay
     normalizer: Normalizer
     seeds: list[int]
     env_step: int = 0
@@ -142,20 +165,13 @@ class Practice:
 
     def state(self) -> Saved:
         """Tensors and JSON that `restore` needs; running episodes are kept as their actions."""
-        ring = self.ring
-        used = int(ring.size.max())
-        actions = [np.stack(h) if h else np.zeros((0, ring.spec.action_dim), np.float32) for h in self.history]
-        tensors = {"rows": ring.rows[:, :used].copy(), "size": ring.size, "head": ring.head, "begun": ring.begun}
-        tensors |= {f"history{lane}": a for lane, a in enumerate(actions)}
+        actions = [np.stack(h) if h else np.zeros((0, 0), np.float32) for h in self.history]
+        tensors = {f"history{lane}": a for lane, a in enumerate(actions)}
         counts = {"env_step": self.env_step, "grad_step": self.grad_step}
         return tensors, counts | {"episodes": self.episodes, "recent": self.recent}
 
     def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
         """Go back to a saved moment by playing the running episodes again: exact with any simulator."""
-        rows = np.asarray(tensors["rows"])
-        self.ring.rows[:, : rows.shape[1]] = rows
-        for name in ("size", "head", "begun"):
-            getattr(self.ring, name)[:] = np.asarray(tensors[name])
         self.start()
         self.env_step, self.grad_step = meta["env_step"], meta["grad_step"]
         self.recent = [[(float(r), int(n), bool(s)) for r, n, s in seed] for seed in meta["recent"]]
@@ -167,26 +183,26 @@ class Practice:
                 self.pool.step(np.broadcast_to(action, (len(self.pool), len(action))), alone)
                 self.history[lane].append(action)
 
-    def step(self, learner: Learner, gamma: float) -> None:
-        """One step of every environment with the exploring policy, stored in the rings."""
+    def step(self, learner: Learner) -> Taken:
+        """One step of every environment with the exploring policy; episodes that ended begin anew."""
         pool, S, N = self.pool, len(self.seeds), self.envs
-        A = self.ring.spec.action_dim
-        noise = np.zeros((1, S, N, A), np.float32)
+        noise = np.zeros((1, S, N, learner.agent.spec.action_dim), np.float32)
         fill_noise(noise, 0, np.asarray(self.seeds, np.int64) + _ACTION_STREAM, self.env_step)
         obs, achieved = self.normalizer(pool.inputs), pool.achieved.copy()
         shape = (S, N, -1)
         action = learner.act(*(torch.from_numpy(x.reshape(shape)).to(learner.device) for x in (obs, noise)))
-        actions = action.cpu().numpy().reshape(S * N, A)
+        actions = action.cpu().numpy().reshape(S * N, -1)
         pool.step(actions)
-        after = self.normalizer(pool.inputs)
-        push(
-            self.ring, obs, actions, pool.reward, after, achieved, pool.achieved, pool.terminated, pool.truncated, gamma
+        taken = Taken(
+            obs, noise.reshape(S * N, -1), actions, pool.reward.copy(), self.normalizer(pool.inputs), achieved,
+            pool.achieved.copy(), pool.terminated.copy(), pool.truncated.copy(),
         )  # fmt: skip
         self.env_step += N
         for lane in range(S * N):
             self.history[lane].append(actions[lane].copy())
             if pool.terminated[lane] or pool.truncated[lane]:
                 self._ended(lane)
+        return taken
 
     def _ended(self, lane: int) -> None:
         pool, recent = self.pool, self.recent[lane // self.envs]
@@ -198,8 +214,10 @@ class Practice:
         self.begin(lane, self.episodes[lane])
 
 
-def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan: OnlinePlan, hooks: Hooks) -> None:
-    """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step."""
+def online_loop(
+    learner: Learner, data: Replay | None, practice: Practice, ring: Replay, plan: OnlinePlan, hooks: Hooks
+) -> None:
+    """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
     updates = N * plan.utd
     sampler = _sampler(learner, plan, practice.normalizer, updates)
@@ -209,13 +227,17 @@ def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan:
         hooks.evaluate(learner, 0)
     metrics: Metrics = {}
     while practice.env_step < plan.env_steps:
-        practice.step(learner, plan.gamma)
+        t = practice.step(learner)
+        push(
+            ring, t.obs, t.action, t.reward, t.next_obs, t.achieved, t.next_achieved, t.terminated, t.truncated,
+            plan.gamma,
+        )  # fmt: skip
         step = practice.env_step
         if step > plan.warmup_steps:
-            share = plan.offline_share(step, practice.ring.written()) if data is not None else 0.0
+            share = plan.offline_share(step, ring.written()) if data is not None else 0.0
             rows = np.full(updates, round(share * plan.batch_size), np.int64)
             # Numbers far from the offline stage's, so that its batches do not come again.
-            batches = sampler.draw(practice.grad_step + (1 << 32), data, practice.ring, rows).to(learner.device)
+            batches = sampler.draw(practice.grad_step + (1 << 32), data, ring, rows).to(learner.device)
             for u, packed in enumerate(batches):
                 critic_only = u % plan.utd < plan.utd - 1 or step <= plan.warmup_steps + plan.critic_steps
                 fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
@@ -225,12 +247,13 @@ def online_loop(learner: Learner, data: Replay | None, practice: Practice, plan:
             hooks.log(step, to_values(metrics) | _rollouts(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
-        hooks.tick(step, partial(_online_state, learner, practice))
+        hooks.tick(step, partial(online_state, learner, practice, ring))
 
 
-def _online_state(learner: Learner, practice: Practice) -> Saved:
+def online_state(learner: Learner, practice: Practice, memory: Memory) -> Saved:
+    """What a checkpoint holds of online training."""
     tensors, meta = practice.state()
-    return {"agent": learner.state, "practice": tensors}, {"step": practice.env_step, "practice": meta}
+    return {"agent": learner.state, "practice": tensors | memory.state()}, {"step": practice.env_step, "practice": meta}
 
 
 def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Normalizer, updates: int) -> Sampler:

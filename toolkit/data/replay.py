@@ -10,10 +10,12 @@ The next observation of a transition is therefore the observation of the row aft
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from toolkit.data.random import fill_noise
@@ -95,6 +97,18 @@ class Replay:
     def written(self) -> int:
         """Rows that one seed can draw from, final rows included."""
         return int(self.size[: max(self.streams_per_seed, 1)].sum())
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays that `restore` needs."""
+        rows = self.rows[:, : int(self.size.max())].copy()
+        return {"rows": rows, "size": self.size, "head": self.head, "begun": self.begun}
+
+    def restore(self, tensors: Mapping[str, npt.ArrayLike]) -> None:
+        """Go back to a saved moment."""
+        rows = np.asarray(tensors["rows"])
+        self.rows[:, : rows.shape[1]] = rows
+        for name in ("size", "head", "begun"):
+            getattr(self, name)[:] = np.asarray(tensors[name])
 
 
 def discounted_returns(reward: FloatArray, left: IntArray, gamma: float) -> FloatArray:

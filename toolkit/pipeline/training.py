@@ -17,7 +17,7 @@ from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
 from toolkit.tasks import EnvPool, make_env
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, offline_loop, online_loop
+from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, offline_loop, online_loop, online_state
 from toolkit.types import Json, Spec, ToolkitError
 
 Found = tuple[dict[str, torch.Tensor], Json]  # a checkpoint's tensors and meta
@@ -63,7 +63,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     if earlier is not None:
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
         learner.state = carry(on_device, learner.state, stage.seam, name)
-    practice = _practice(context, stage, agent, material)
+    practice, ring = _practice(context, stage, agent, material)
     data = material.replay if stage.seam.data == "keep" else None
     plan = OnlinePlan(
         env_steps=stage.env_steps,
@@ -81,17 +81,17 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     )
 
     def snapshot(_: int) -> Saved:
-        tensors, meta = practice.state()
-        return {"agent": learner.state, "practice": tensors}, {"step": practice.env_step, "practice": meta}
+        return online_state(learner, practice, ring)
 
     watch = _watch(context, name, stage, learner, material, snapshot, found)
     if found is not None:
         tensors, meta = found
         inner = {key.removeprefix("practice/"): leaf for key, leaf in tensors.items() if key.startswith("practice/")}
         practice.restore(inner, meta["practice"])
+        ring.restore(inner)
     _go_on(learner, watch, found)
     context.console.stage_started(name, stage.env_steps, "env steps")
-    result = _carry_out(watch, lambda: online_loop(learner, data, practice, plan, watch))
+    result = _carry_out(watch, lambda: online_loop(learner, data, practice, ring, plan, watch))
     if stage.start:
         result["switch"] = switch_summary(read_metrics(context.folder.stage(name) / "metrics.jsonl"))
     return result
@@ -115,13 +115,13 @@ def _dataset(context: Context, name: str) -> Any:
     return None if source is None else context.plan.dataset(context.folder.data, source)
 
 
-def _practice(context: Context, stage: OnlineStage, agent: Agent[Any], material: Material) -> Practice:
+def _practice(context: Context, stage: OnlineStage, agent: Agent[Any], material: Material) -> tuple[Practice, Replay]:
     seeds = context.seeds
     # An episode takes one row more than it has steps, so that twice the steps hold everything.
     capacity = stage.buffer_capacity or 2 * stage.env_steps
     pool = EnvPool(context.plan.card, len(seeds) * stage.envs)
     ring = Replay.ring(agent.spec, pool.achieved.shape[1], len(seeds), stage.envs, capacity)
-    return Practice(pool, ring, material.normalizer, seeds)
+    return Practice(pool, material.normalizer, seeds), ring
 
 
 def _watch(
