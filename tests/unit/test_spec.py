@@ -41,6 +41,17 @@ def test_a_good_pipeline(tmp_path: Path) -> None:
     assert validate(PipelineSpec, dump(spec)) == (spec, [])
 
 
+def test_widths_stand_in_every_stage_that_says_nothing_else(tmp_path: Path) -> None:
+    stages = GOOD.replace("expectile: 0.9", "hidden: [8]")
+    spec = load(tmp_path, stages, ["hidden=[64, 32]"])
+    assert spec.stages["pretrain"].config == {"hidden": [8]}  # type: ignore[union-attr]
+    assert spec.stages["finetune"].config == {"hidden": [64, 32]}  # type: ignore[union-attr]
+    spec = load(tmp_path, stages, ["hidden=[64]", "pretrain.agent=cql"])  # the settings of another algorithm go
+    assert spec.stages["pretrain"].config == {"hidden": [64]}  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="hidden"):
+        load(tmp_path, stages, ["hidden=[0]"])
+
+
 @pytest.mark.parametrize("entry", catalog.entries("pipelines"), ids=lambda entry: entry.name)
 def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
     spec = load_spec(entry.path)

@@ -38,7 +38,14 @@ def load_spec(file: str | Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     Loads no torch, so that a mistake is refused at once. Raises ConfigError.
     """
     path = catalog.find("pipelines", file)
-    return load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw)))
+    spec = load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw)))
+    return spec.model_copy(update={"stages": {name: _with_hidden(stage, spec) for name, stage in spec.stages.items()}})
+
+
+def _with_hidden(stage: Stage, spec: PipelineSpec) -> Stage:
+    if spec.hidden is None or not isinstance(stage, OfflineStage | OnlineStage):
+        return stage
+    return stage.model_copy(update={"config": {"hidden": list(spec.hidden), **stage.config}})
 
 
 def _problems(raw: Json) -> Iterator[Problem]:

@@ -179,6 +179,9 @@ class PipelineSpec(Strict):
     """Name in the catalogue, or path, of the task card in `envs/`."""
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_different)] = Field((0, 1, 2), min_length=1)
     """Seeds trained at once; results come with an interval over them."""
+    hidden: tuple[PositiveInt, ...] | None = None
+    """Widths of the hidden layers in every stage whose `config` says nothing else, so that networks fit each other at
+    the seam; null leaves them to the algorithms."""
     stages: dict[str, Stage] = Field(min_length=1)
     """Name of each stage and what it does."""
 
