@@ -85,7 +85,7 @@ class Learner:
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions of all seeds in float32, (S, N, O), (S, N, A) -> (S, N, A)."""
+        """Actions of all seeds in float32, (S, N, O), (S, N, act_noise_dim) -> (S, N, A)."""
         nn.set_matmul_dtype(torch.float32)
         return self.agent.act(self.state, obs, noise)
 

@@ -117,7 +117,7 @@ class Policy:
 
     def _act(self, state: Any, inputs: FloatArray, noise: torch.Generator | None) -> FloatArray:
         nn.set_matmul_dtype(torch.float32)
-        shape = (*inputs.shape[:-1], self.agent.spec.action_dim)
+        shape = (*inputs.shape[:-1], self.agent.act_noise_dim)
         z = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
         action = self.agent.act(state, self._normalise(inputs), z)
         return np.asarray(action.numpy(), np.float32)

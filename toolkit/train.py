@@ -186,7 +186,7 @@ class Practice:
     def step(self, learner: Learner) -> Taken:
         """One step of every environment with the exploring policy; episodes that ended begin anew."""
         pool, S, N = self.pool, len(self.seeds), self.envs
-        noise = np.zeros((1, S, N, learner.agent.spec.action_dim), np.float32)
+        noise = np.zeros((1, S, N, learner.agent.act_noise_dim), np.float32)
         fill_noise(noise, 0, np.asarray(self.seeds, np.int64) + _ACTION_STREAM, self.env_step)
         obs, achieved = self.normalizer(pool.inputs), pool.achieved.copy()
         shape = (S, N, -1)

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from toolkit import nn
 from toolkit.agents import AGENTS, CONFIGS, Agent
-from toolkit.learner import Learner
+from toolkit.learner import Learner, stack
 from toolkit.types import Batch, Spec
 
 SPEC = Spec(obs_dim=5, action_dim=2)
@@ -101,10 +101,17 @@ def test_actions_are_bounded_and_greedy_without_noise(variant: str) -> None:
     agent = make(variant)
     state, _ = run(agent, 3)
     obs = 3 * batch(agent, 9).obs
-    greedy = agent.act(state, obs, torch.zeros(len(obs), 2))
+    nothing = torch.zeros(len(obs), agent.act_noise_dim)
+    noise = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0))
+    greedy = agent.act(state, obs, nothing)
     assert greedy.shape == (32, 2) and (greedy.abs() <= 1).all()
-    assert torch.equal(greedy, agent.act(state, obs, torch.zeros(len(obs), 2)))
-    assert not torch.equal(greedy, agent.act(state, obs, torch.ones(len(obs), 2)))
+    assert torch.equal(greedy, agent.act(state, obs, nothing))
+    assert not torch.equal(greedy, agent.act(state, obs, noise))
+    if agent.spec.discrete:
+        assert ((greedy == 0) | (greedy == 1)).all() and (greedy.sum(-1) == 1).all()
+    seeds = stack([state, run(agent, 3, seed=1)[0]], torch.device("cpu"))
+    together = agent.act(seeds, obs.expand(2, -1, -1), noise.expand(2, -1, -1))
+    torch.testing.assert_close(together[0], agent.act(state, obs, noise), rtol=1e-4, atol=1e-5)
     assert agent.q(state, obs, greedy).shape == (32,)
 
 
@@ -151,7 +158,7 @@ def test_golden_numbers(variant: str) -> None:
         f"{field}": float(sum(x.double().square().sum() for x in pytree.tree_leaves(part)) ** 0.5)
         for field, part in zip(state._fields, state, strict=True)
     }
-    action = agent.act(state, batch(agent, 77).obs[:1], torch.ones(1, 2))[0].tolist()
+    action = agent.act(state, batch(agent, 77).obs[:1], torch.ones(1, agent.act_noise_dim))[0].tolist()
     got = {"metrics": {k: float(v) for k, v in metrics.items()}, "norms": norms, "action": action}
     golden = GOLDEN / f"{variant}.json"
     if os.environ.get("UPDATE_GOLDEN"):

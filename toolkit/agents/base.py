@@ -50,6 +50,11 @@ class Agent(ABC, Generic[State]):
         return 0
 
     @property
+    def act_noise_dim(self) -> int:
+        """Standard normal numbers that one action consumes."""
+        return self.spec.action_dim
+
+    @property
     def waypoint_steps(self) -> int:
         """Steps ahead of a row that its waypoint lies; 0 for an agent without waypoints."""
         return 0
@@ -72,7 +77,11 @@ class Agent(ABC, Generic[State]):
 
     @abstractmethod
     def act(self, st: State, obs: Tensor, noise: Tensor) -> Tensor:
-        """Actions in [-1, 1], (..., O), (..., A) -> (..., A); zero noise gives the greedy action."""
+        """Actions in [-1, 1], (..., N, O), (..., N, act_noise_dim) -> (..., N, A); zero noise gives the greedy ones.
+
+        The leading axes, those of the seeds, are the state's too: an ensemble of critics is asked for
+        `obs.unsqueeze(-3)`, which makes room for its members behind them.
+        """
 
     def q(self, st: State, obs: Tensor, action: Tensor) -> Tensor:
         """The agent's estimate of the return, (..., O), (..., A) -> (...); NaN where it keeps none."""

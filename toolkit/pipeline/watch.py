@@ -188,7 +188,7 @@ class Watch:
 
 def greedy(learner: Learner, obs: FloatArray) -> FloatArray:
     """Actions without noise for normalised observations, (S, N, O) -> (S, N, A)."""
-    noise = torch.zeros((*obs.shape[:-1], learner.agent.spec.action_dim), device=learner.device)
+    noise = torch.zeros((*obs.shape[:-1], learner.agent.act_noise_dim), device=learner.device)
     return np.asarray(learner.act(torch.from_numpy(obs).to(learner.device), noise).cpu().numpy(), np.float32)
 
 
