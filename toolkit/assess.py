@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from toolkit.evaluate import Progress, evaluate
-from toolkit.policy import find_checkpoint, load_policy
+from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
+from toolkit.maze import Cell
+from toolkit.policy import Policy, find_checkpoint, load_policy
+from toolkit.stats import success_ci
 from toolkit.types import Json, ToolkitError
 from toolkit.video import check_video, write_video
 
@@ -30,8 +32,11 @@ def evaluate_run(
     out: Path | None = None,
     video: Path | None = None,
     progress: Progress | None = None,
+    until_ci: float | None = None,
 ) -> Json:
     """Evaluate every seed of a run or checkpoint; the same numbers whatever `workers` is.
+
+    With `until_ci` it stops before `episodes`, as soon as the interval of success is at most so wide on each side.
 
     `starts` far begins in the cells that no single recorded trajectory joins to the goal, all wherever the task card
     says; None takes far where the checkpoint knows such cells. `out` is a folder for `evaluation.json`, `video` an
@@ -45,25 +50,18 @@ def evaluate_run(
     if starts == "far" and not policy.far_starts:
         raise ToolkitError(f"{run_or_checkpoint}: knows no far starts; use --starts all")
     cells = policy.far_starts if starts == "far" else None
-    result = evaluate(
-        policy.act,
-        policy.card,
-        seeds=len(policy.seeds),
-        episodes=episodes,
-        starts=cells,
-        workers=workers or cores(),
-        record_routes=video is not None,
-        progress=progress,
-    )
+    result = _play(policy, cells, episodes, until_ci, workers or cores(), video is not None, progress)
     summary: Json = {
         "checkpoint": str(find_checkpoint(run_or_checkpoint)),
         "agent": policy.agent_name,
         "task": policy.card.name,
         "seeds": policy.seeds,
         "starts": starts,
-        "episodes": episodes,
+        "episodes": result.success.shape[1],
         **result.summary(),
     }
+    if until_ci is not None:
+        summary["until_ci"] = {"half_width": until_ci, "reached": _half_width(result) <= until_ci, "most": episodes}
     if video is not None and result.routes is not None:
         write_video(video, policy.card, [seed[:FILMED] for seed in result.routes])
         summary["video"] = str(video)
@@ -71,6 +69,47 @@ def evaluate_run(
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def _play(
+    policy: Policy,
+    starts: list[Cell] | None,
+    episodes: int,
+    until_ci: float | None,
+    workers: int,
+    record: bool,
+    progress: Progress | None,
+) -> EvalResult:
+    """All episodes, or rounds that double what was played until the interval is narrow enough.
+
+    Few looks keep small what stopping at a lucky moment adds: docs/statistics.md has the measurement.
+    """
+    total = len(policy.seeds) * episodes
+    show = None if progress is None else lambda now, _: progress(now, total)
+    played: list[EvalResult] = []
+    done = 0
+    while done < episodes:
+        until = episodes if until_ci is None else min(episodes, max(SHARE, 2 * done))
+        part = evaluate(
+            policy.act,
+            policy.card,
+            seeds=len(policy.seeds),
+            episodes=until,
+            starts=starts,
+            workers=workers,
+            record_routes=record,
+            progress=show,
+            first=done,
+        )
+        played, done = [*played, part], until
+        if until_ci is not None and _half_width(join(played)) <= until_ci:
+            break
+    return join(played)
+
+
+def _half_width(result: EvalResult) -> float:
+    low, high = success_ci(result.success)
+    return (high - low) / 2
 
 
 def table(summary: Json) -> list[str]:
@@ -86,6 +125,9 @@ def table(summary: Json) -> list[str]:
         low, high = (_number(bound) for bound in value["ci95"])
         per_seed = " ".join(_number(mean) for mean in value["per_seed"])
         lines.append(f"{name.replace('_', ' '):14}{_number(value['iqm']):>9}  {f'{low} to {high}':<19}{per_seed}")
+    if "until_ci" in summary and not summary["until_ci"]["reached"]:
+        wanted = summary["until_ci"]["half_width"]
+        lines.append(f"success is not yet known to ±{wanted:g}; where the seeds differ, only more seeds narrow it")
     return lines
 
 

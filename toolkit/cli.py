@@ -103,6 +103,10 @@ def evaluate(
         Literal["far", "all"] | None,
         typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
     ] = None,
+    until_ci: Annotated[
+        float | None,
+        typer.Option("--until-ci", min=0.001, max=0.5, help="Stop once success is known to plus or minus this."),
+    ] = None,
     workers: Workers = None,
     video: Annotated[Path | None, typer.Option(help="Film of the first episodes, .mp4 or .gif.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
@@ -114,7 +118,7 @@ def evaluate(
         from toolkit.assess import evaluate_run
 
         with _progress("evaluate") as show:
-            return evaluate_run(run, episodes, starts, workers, out, video, show)
+            return evaluate_run(run, episodes, starts, workers, out, video, show, until_ci)
 
     def lines(summary: Json) -> list[str]:
         from toolkit.assess import table

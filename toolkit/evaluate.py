@@ -76,9 +76,10 @@ class _Plan:
     starts: tuple[Cell, ...] | None
     base_seed: int
     record: bool
+    first: int
 
     def shares(self) -> list[range]:
-        return [range(at, min(at + SHARE, self.episodes)) for at in range(0, self.episodes, SHARE)]
+        return [range(at, min(at + SHARE, self.episodes)) for at in range(self.first, self.episodes, SHARE)]
 
     def seed(self, seed: int, episode: int) -> int:
         return int(np.random.SeedSequence((self.base_seed, seed, episode)).generate_state(1)[0])
@@ -102,35 +103,36 @@ def evaluate(
     base_seed: int = 0,
     record_routes: bool = False,
     progress: Progress | None = None,
+    first: int = 0,
 ) -> EvalResult:
-    """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A).
+    """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A); of them those from `first` on.
 
     `starts` are the cells to begin in, each equally often; None leaves that to the card. With `workers` above 1 the
     work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
     as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not finite, or a
     process dies.
     """
-    if min(seeds, episodes, workers) < 1 or (starts is not None and not len(starts)):
+    if min(seeds, episodes - first, workers) < 1 or (starts is not None and not len(starts)):
         raise ToolkitError(
             f"evaluation needs seeds, episodes, workers and start cells; "
             f"got {seeds}, {episodes}, {workers} and {len(starts) if starts is not None else 'any'}"
         )
     cells = None if starts is None else tuple((int(row), int(col)) for row, col in starts)
-    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes)
+    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first)
     shares = plan.shares()
     count = _Count(plan, progress)
-    workers = min(workers, len(shares), seeds * episodes * card.max_episode_steps // WORTH)
+    workers = min(workers, len(shares), seeds * (episodes - first) * card.max_episode_steps // WORTH)
     if workers <= 1:
         with _one_thread():
-            return _join([_play(act, plan, share, count) for share in shares])
-    return _join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
+            return join([_play(act, plan, share, count) for share in shares])
+    return join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
 
 
 class _Count:
     """Tells `progress` how far the evaluation is."""
 
     def __init__(self, plan: _Plan, progress: Progress | None) -> None:
-        self._done, self._all, self._progress = 0, plan.seeds * plan.episodes, progress
+        self._done, self._all, self._progress = plan.seeds * plan.first, plan.seeds * plan.episodes, progress
 
     def __call__(self, episodes: int = 1) -> None:
         self._done += episodes
@@ -248,8 +250,8 @@ def _route(rows: list[Any]) -> Route:
     )
 
 
-def _join(parts: list[EvalResult]) -> EvalResult:
-    """The shares side by side."""
+def join(parts: Sequence[EvalResult]) -> EvalResult:
+    """Episodes of the same seeds side by side."""
     names = [field.name for field in fields(EvalResult) if field.name != "routes"]
     arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names}
     routes = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -51,26 +53,149 @@ def coverage(episodes: Episodes, maze: Maze, goal_xy: npt.ArrayLike, radius: flo
     A trajectory is at the goal within `radius` metres of `goal_xy`. Positions outside the maze's free cells are
     left out.
     """
-    goal_xy = np.asarray(goal_xy, np.float32)
     height, width = maze.wall.shape
-    rowcol = maze.xy_to_cell(episodes.achieved)  # (R, 2)
-    inside = ((rowcol >= 0) & (rowcol < (height, width))).all(-1)
-    cell = np.where(inside, rowcol[:, 0] * width + rowcol[:, 1], -1)
-    inside &= ~maze.wall.reshape(-1)[cell]
-    cell[~inside] = -1
-
-    # in float32 and squared, as the task card decides: an episode cut at the goal is one that reaches it
-    offset = episodes.achieved.astype(np.float32) - goal_xy
-    before_goal = _before_last(episodes, (offset * offset).sum(-1) <= np.float32(radius) ** 2)
-    joined = np.bincount(cell[inside & before_goal], minlength=height * width) > 0
+    cell = _cells(episodes, maze)
+    joined = _joined(episodes, cell, _near(episodes, goal_xy, radius), height * width)
     edges = _moves(episodes, cell)
     return Coverage(
-        visits=np.bincount(cell[inside], minlength=height * width).reshape(height, width),
+        visits=np.bincount(cell[cell >= 0], minlength=height * width).reshape(height, width),
         edges=np.stack(np.divmod(edges, width), -1).reshape(-1, 2, 2),
         joined=joined.reshape(height, width),
         reachable=_upstream(joined, edges).reshape(height, width),
         goal=_as_cell(maze.xy_to_cell(goal_xy)),
     )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `first` to `last` of the episodes, both included, all of one `episode`: a part of a route."""
+
+    episode: int
+    first: int
+    last: int
+
+
+class Stitches:
+    """How many trajectories of a data set must be joined to get from one cell of its maze to another.
+
+    A route may change from one trajectory to another in a cell that both visit, and goes forward in time on each. With
+    k + 1 trajectories in a chain it has k stitches. Exact: whether one trajectory joins two cells is a relation
+    between cells, and the fewest stitches are the shortest ways through that relation (arXiv:2410.20092 asks for such
+    data; the count is ours).
+    """
+
+    def __init__(self, episodes: Episodes, maze: Maze) -> None:
+        self._episodes, self._maze = episodes, maze
+        self._cell = _cells(episodes, maze)  # (R,) number of the cell of each row, -1 off the free ones
+        self._size = maze.wall.size
+        self._joins = self._relation()  # (C, C) some trajectory is in the one cell, and then or later in the other
+
+    @cached_property
+    def table(self) -> IntArray:
+        """Stitches from each cell to each, (H, W, H, W): 0 where one trajectory does it, -1 where none can."""
+        pieces = np.where(self._joins, 1, -1)
+        reached, count = self._joins, 1
+        while True:
+            further = _follow(reached, self._joins) & (pieces < 0)
+            if not further.any():
+                break
+            count += 1
+            pieces[further] = count
+            reached = pieces > 0
+        return np.where(pieces > 0, pieces - 1, -1).reshape(*self._maze.wall.shape, *self._maze.wall.shape)
+
+    def to_point(self, goal_xy: npt.ArrayLike, radius: float) -> IntArray:
+        """The same to a goal of `radius` metres, (H, W): the last trajectory must come that near."""
+        flat = self._to(_near(self._episodes, goal_xy, radius))
+        return flat.reshape(self._maze.wall.shape)
+
+    def _to(self, event: BoolArray) -> IntArray:
+        """Stitches from each cell, (C,), to rows at which `event` (R,) holds."""
+        joined = _joined(self._episodes, self._cell, event, self._size)
+        found, count = np.where(joined, 0, -1), 0
+        while True:
+            further = self._joins[:, found >= 0].any(1) & (found < 0)
+            if not further.any():
+                return found
+            count += 1
+            found[further] = count
+
+    def pieces(
+        self, start: Cell, goal: Cell | None = None, near: tuple[npt.ArrayLike, float] | None = None
+    ) -> list[Piece]:
+        """One route from `start` to a `goal` cell, or `near` a point within a radius, with the fewest stitches.
+
+        Of the pieces that lead one stitch nearer the shortest is taken. Empty where the data holds no route.
+        """
+        width = self._maze.wall.shape[1]
+        number = start[0] * width + start[1]
+        if near is not None:
+            event = _near(self._episodes, *near)
+        else:
+            assert goal is not None
+            event = self._cell == goal[0] * width + goal[1]
+        left = self._to(event)
+        route: list[Piece] = []
+        while left[number] >= 0:
+            wanted = event if left[number] == 0 else (left == left[number] - 1)[self._cell] & (self._cell >= 0)
+            piece = self._shortest(number, wanted)
+            route.append(piece)
+            if left[number] == 0:
+                return route
+            number = int(self._cell[piece.last])
+        return []
+
+    def _shortest(self, number: int, wanted: BoolArray) -> Piece:
+        """The fewest rows of one trajectory from a cell to a wanted row."""
+        owner = np.repeat(np.arange(len(self._episodes)), np.diff(self._episodes.starts))
+        row = np.arange(len(wanted))
+        ahead = np.minimum.accumulate(np.where(wanted, row, len(row))[::-1])[
+            ::-1
+        ]  # the next wanted row, or past the end
+        ends = np.minimum(ahead, len(row) - 1)
+        possible = (self._cell == number) & (ahead < len(row)) & (owner[ends] == owner)
+        first = int(np.flatnonzero(possible)[(ahead - row)[possible].argmin()])
+        return Piece(int(owner[first]), first, int(ahead[first]))
+
+    def _relation(self) -> BoolArray:
+        """One trajectory is in cell a no later than it is last in cell b."""
+        joins = np.zeros((self._size, self._size), np.bool_)
+        for begin, end in pairwise(self._episodes.starts.tolist()):
+            cells = self._cell[begin:end]
+            cells = cells[cells >= 0]
+            visited, first = np.unique(cells, return_index=True)
+            last = len(cells) - 1 - np.unique(cells[::-1], return_index=True)[1]
+            joins[np.ix_(visited, visited)] |= first[:, None] <= last
+        return joins
+
+
+def _follow(first: BoolArray, then: BoolArray) -> BoolArray:
+    """What two relations lead to, one after the other."""
+    return np.asarray(first.astype(np.float32) @ then.astype(np.float32) > 0.5)
+
+
+def _cells(episodes: Episodes, maze: Maze) -> IntArray:
+    """Number of the free cell that holds each row's achieved goal, (R,); -1 where there is none."""
+    height, width = maze.wall.shape
+    rowcol = maze.xy_to_cell(episodes.achieved)
+    inside = ((rowcol >= 0) & (rowcol < (height, width))).all(-1)
+    cell = np.where(inside, rowcol[:, 0] * width + rowcol[:, 1], -1)
+    cell[maze.wall.reshape(-1)[cell]] = -1
+    return cell
+
+
+def _near(episodes: Episodes, goal_xy: npt.ArrayLike, radius: float) -> BoolArray:
+    """Rows within `radius` metres of a point, (R,).
+
+    In float32 and squared, as the task card decides: an episode cut at the goal is one that reaches it.
+    """
+    offset = episodes.achieved.astype(np.float32) - np.asarray(goal_xy, np.float32)
+    return np.asarray((offset * offset).sum(-1) <= np.float32(radius) ** 2)
+
+
+def _joined(episodes: Episodes, cell: IntArray, event: BoolArray, size: int) -> BoolArray:
+    """Cells in which a trajectory is before, or when, `event` holds for it, (size,)."""
+    return np.bincount(cell[(cell >= 0) & _before_last(episodes, event)], minlength=size) > 0
 
 
 def _before_last(episodes: Episodes, event: BoolArray) -> BoolArray:

@@ -79,3 +79,16 @@ def test_from_the_shell(tmp_path: Path) -> None:
     assert plain.stdout.startswith("bc on umaze-test: 2 episodes a seed from all starts")
     as_json = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(as_json.stdout) == evaluate_run(folder, episodes=2, workers=1)
+
+
+def test_until_the_interval_is_narrow(tmp_path: Path) -> None:
+    """A policy that always fails: 50 failures of two seeds leave 0.07 on top, 100 leave 0.04."""
+    folder = save(tmp_path / "checkpoint", [(1, 1)])
+    summary = evaluate_run(folder, episodes=400, workers=1, until_ci=0.02)
+    assert summary["episodes"] == 50
+    assert summary["until_ci"] == {"half_width": 0.02, "reached": True, "most": 400}
+    whole = evaluate_run(folder, episodes=50, workers=1)
+    assert {key: summary[key] for key in whole} == whole, "the same episodes as in one go"
+    short = evaluate_run(folder, episodes=30, workers=1, until_ci=0.02)
+    assert (short["episodes"], short["until_ci"]["reached"]) == (30, False)
+    assert "only more seeds narrow it" in table(short)[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.maze import Maze
-from toolkit.stitching import coverage
+from toolkit.stitching import Piece, Stitches, coverage
 from toolkit.types import Episodes
 
 # row 1 is a corridor of five cells, (1, 1) to (1, 5); (2, 3) hangs below its middle
@@ -123,3 +123,96 @@ def test_fast_enough_for_a_whole_data_set() -> None:
     began = time.perf_counter()
     coverage(episodes, MAZE, MAZE.cell_to_xy(GOAL), 0.45)
     assert time.perf_counter() - began < 0.5
+
+
+def brute_stitches(paths: list[list[int]], size: int) -> npt.NDArray[np.int64]:
+    """Breadth first over (trajectory, time): moving on is free, changing to another row in the same cell costs one."""
+    found = np.full((size, size), -1)
+    nodes = [(e, t) for e, path in enumerate(paths) for t in range(len(path))]
+    for start in range(size):
+        cost = {node: 0 for node in nodes if paths[node[0]][node[1]] == start}
+        layer = list(cost)
+        for count in itertools.count():
+            while layer:  # forward in time on the same trajectory
+                e, t = layer.pop()
+                if (e, t + 1) in set(nodes) and cost.get((e, t + 1), count + 1) > count:
+                    cost[e, t + 1] = count
+                    layer.append((e, t + 1))
+            here = {paths[e][t] for e, t in cost}
+            layer = [node for node in nodes if node not in cost and paths[node[0]][node[1]] in here]
+            if not layer:
+                break
+            cost |= dict.fromkeys(layer, count + 1)
+        for (e, t), count in cost.items():
+            goal = paths[e][t]
+            found[start, goal] = count if found[start, goal] < 0 else min(found[start, goal], count)
+    return found
+
+
+def walk(rng: np.random.Generator, maze: Maze) -> list[tuple[int, int]]:
+    cell = maze.free_cells[rng.integers(len(maze.free_cells))]
+    cells = [cell]
+    for _ in range(rng.integers(0, 5)):
+        near = [*maze.neighbours(cell), cell]
+        cell = near[rng.integers(len(near))]
+        cells.append(cell)
+    return cells
+
+
+def test_stitches_equal_brute_force() -> None:
+    """1,000 random mazes of at most nine free cells, each with up to five short random walks."""
+    rng = np.random.default_rng(0)
+    deepest = 0
+    for _ in range(1000):
+        wall = np.pad((rng.random((3, 3)) < 0.3).astype(int), 1, constant_values=1)
+        if wall.all():
+            continue
+        maze = Maze(wall.tolist(), 1.0)
+        walks = [walk(rng, maze) for _ in range(rng.integers(1, 6))]
+        found = Stitches(make_episodes(*(maze.cell_to_xy(np.array(cells)) for cells in walks)), maze)
+        expected = brute_stitches([[row * 5 + col for row, col in cells] for cells in walks], 25)
+        assert np.array_equal(found.table.reshape(25, 25), expected)
+        deepest = max(deepest, int(expected.max()))
+        goal = walks[0][-1]
+        to_goal = found.to_point(maze.cell_to_xy(np.array(goal)), 0.45)
+        assert np.array_equal(to_goal, found.table[:, :, goal[0], goal[1]])
+        start, goal = walks[0][0], walks[-1][-1]
+        check_route(found, maze, walks, start, goal)
+    assert deepest >= 3
+
+
+def check_route(found: Stitches, maze: Maze, walks: list[list[tuple[int, int]]], start, goal) -> None:
+    """The pieces are what the count says: joined end to start, forward in time, each within one trajectory."""
+    starts = np.cumsum([0, *map(len, walks)])
+    rows = [cell for cells in walks for cell in cells]
+    route = found.pieces(start, goal)
+    assert len(route) == found.table[(*start, *goal)] + 1
+    here = start
+    for piece in route:
+        assert starts[piece.episode] <= piece.first <= piece.last < starts[piece.episode + 1]
+        assert rows[piece.first] == here
+        here = rows[piece.last]
+    assert not route or here == goal
+
+
+def test_stitches_of_a_large_data_set_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    wall = np.pad((rng.random((14, 14)) < 0.2).astype(int), 1, constant_values=1)
+    maze = Maze(wall.tolist(), 1.0)
+    corners = maze.cell_to_xy(np.array(maze.free_cells))
+    steps = rng.normal(0, 0.15, (5000, 201, 2)).cumsum(1)
+    paths = corners[rng.integers(len(corners), size=5000), None] + steps
+    began = time.perf_counter()
+    found = Stitches(make_episodes(*paths), maze)
+    assert found.table.max() >= 1
+    found.to_point(corners[0], 0.45)
+    assert time.perf_counter() - began < 5
+
+
+def test_pieces_near_a_point() -> None:
+    episodes = make_episodes(through((1, 1), (1, 2), (1, 3)), through((2, 3), (1, 3), (1, 4), (1, 5)))
+    found = Stitches(episodes, MAZE)
+    goal = MAZE.cell_to_xy(np.array(GOAL))
+    assert found.pieces((1, 1), near=(goal, 0.45)) == [Piece(0, 0, 2), Piece(1, 4, 6)]
+    assert found.pieces((1, 5), (1, 1)) == []
+    assert found.to_point(goal, 0.45)[1, 1:6].tolist() == [1, 1, 0, 0, 0]
