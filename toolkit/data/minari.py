@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from toolkit.data.finding import errors
+from toolkit.data.imported import Array, Dropped, Imported, Source, acting, checked, count_ends, scaled
+from toolkit.data.minari_shapes import OBSERVED, TAKEN, shape_findings
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.files import sha256
 from toolkit.types import Episodes, FloatArray, Json, ToolkitError
@@ -26,11 +28,7 @@ MAIN_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 MAX_EPISODES = 10_000_000
 MAX_METADATA_BYTES = 16 * 2**20
 _ID = re.compile(r"(?:[A-Za-z0-9][-\w]*/)*[A-Za-z0-9][-\w]*-v[0-9]{1,6}", re.ASCII)
-_OBSERVED = ("observation", "achieved_goal", "desired_goal")  # T + 1 rows each
-TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
-_ACTION_SLACK = 1e-4  # outside the bounds by rounding is clipped, by more is an error
-
-Array = npt.NDArray[Any]
+_NOT_READ: Array = np.zeros(0)
 
 
 def datasets_root() -> Path:
@@ -63,12 +61,21 @@ def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:
     folder = Path(dataset)
     if not (folder / "data").is_dir():
         folder = dataset_path(str(dataset), root)
+    return checked(import_minari(folder))
+
+
+def import_minari(folder: Path) -> Imported:
+    """The data set in `folder` as it is, with whatever is wrong in its episodes.
+
+    Raises ToolkitError where there is nothing to go by: no file, an unknown action space, damage, hostility.
+    """
     file = folder / "data" / MAIN_FILE
     metadata = read_metadata(folder)
     total = metadata.get("total_episodes")
     if not isinstance(total, int) or not 0 < total <= MAX_EPISODES:
         raise ToolkitError(f"{folder}: total_episodes: expected 1 to {MAX_EPISODES}, got {total!r}")
     low, high = _action_bounds(folder, metadata)
+    inside(folder, file)
     if "sha256" in metadata and file.is_file() and metadata["sha256"] != sha256(file):
         raise ToolkitError(
             f"{file}: its bytes differ from those recorded in {METADATA_FILE}: damaged, or changed since; "
@@ -76,8 +83,27 @@ def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:
         )
     with UntrustedFile(file) as opened:
         raw = [_read_episode(opened, index) for index in range(total)]
-    _check_shapes(file, raw)
-    return _pack(file, raw, low, high)
+    findings = shape_findings(raw)
+    broken = {finding.episode for finding in errors(findings)}
+    numbers = np.array([index for index in range(total) if index not in broken], np.int64)
+    sound = [raw[index] for index in numbers]
+    if not sound:
+        raise ToolkitError(f"{file}: {findings[0]}, and no episode is as expected")
+    width = sound[0]["actions"].shape[1:]
+    if width != low.shape:
+        raise ToolkitError(f"{file}: actions: expected {low.shape} numbers as the action space has, got {width}")
+    episodes = _pack(sound, low, high)
+    last = episodes.starts[1:] - 2
+    ends = count_ends(episodes.terminated[last], episodes.truncated[last])
+    dropped = (Dropped(len(broken), "episodes", "not as expected; see the findings"),) * bool(broken)
+    source = Source(file, "minari", ends, numbers, dropped, **_about(metadata))
+    return Imported(episodes, source, tuple(findings))
+
+
+def inside(folder: Path, file: Path) -> None:
+    """Raises ToolkitError where links lead `file` out of `folder`."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise ToolkitError(f"{file}: a link out of the data set's folder; refused (a copy is fine)")
 
 
 def read_metadata(folder: Path) -> Json:
@@ -95,76 +121,65 @@ def read_metadata(folder: Path) -> Json:
 
 
 def _read_episode(file: UntrustedFile, index: int) -> dict[str, Array]:
-    """The arrays of one episode, by name; plain observations are called `observation`."""
+    """The arrays of one episode by name, as far as they are there; plain observations are called `observation`."""
     name = f"episode_{index}"
     group = file.group(name)
-    keys = file.keys(group, "observations")
-    if keys is None:
-        arrays = {"observation": file.read(group, "observations", name)}
-    else:
-        arrays = {key: file.read(group, f"observations/{key}", name) for key in _OBSERVED if key in keys}
-    return arrays | {key: file.read(group, key, name) for key in TAKEN}
+    there = file.keys(group, ".") or []
+    arrays = {}
+    if "observations" in there:
+        keys = file.keys(group, "observations")
+        if keys is None:
+            arrays["observation"] = file.read(group, "observations", name)
+        else:
+            arrays = {key: file.read(group, f"observations/{key}", name) for key in OBSERVED if key in keys}
+            # goals under other names are looked for by name alone
+            arrays |= {key: _NOT_READ for key in keys if "goal" in key and key not in OBSERVED}
+    return arrays | {key: file.read(group, key, name) for key in TAKEN if key in there}
 
 
-def _check_shapes(path: Path, raw: list[dict[str, Array]]) -> None:
-    """Every episode has the first one's arrays and widths, T rows of what was done and T + 1 of what was seen."""
-    first = raw[0]
-    for index, arrays in enumerate(raw):
-        where, length = f"{path}: episode_{index}", len(arrays["rewards"])
-        if arrays.keys() != first.keys() or "observation" not in arrays:
-            raise ToolkitError(f"{where}: expected the arrays {['observation', *list(first)[1:]]}, got {list(arrays)}")
-        if length < 1:
-            raise ToolkitError(f"{where}: rewards: expected at least one transition, got none")
-        for key, rows in arrays.items():
-            width = first[key].shape[1:2] if key in _OBSERVED or key == "actions" else ()
-            expected = (length + (key in _OBSERVED), *width)
-            if rows.shape != expected:
-                raise ToolkitError(f"{where}: {key}: expected shape {expected}, got {rows.shape}")
-
-
-def _pack(path: Path, raw: list[dict[str, Array]], low: FloatArray, high: FloatArray) -> Episodes:
+def _pack(raw: list[dict[str, Array]], low: FloatArray, high: FloatArray) -> Episodes:
     """All episodes back to back; a final row holds zeros where there is only an observation."""
     lengths = np.array([len(arrays["rewards"]) for arrays in raw], np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths + 1)]).astype(np.int64)
-    acting = np.ones(starts[-1], np.bool_)
-    acting[starts[1:] - 1] = False
-    last = starts[1:] - 2  # the last transition of each episode
+    rows = acting(starts)
 
     def seen(key: str) -> FloatArray:
         if key not in raw[0]:
-            return np.zeros((len(acting), 0), np.float32)
+            return np.zeros((len(rows), 0), np.float32)
         return np.concatenate([arrays[key] for arrays in raw]).astype(np.float32)
 
     def taken(key: str, kind: Any) -> Array:
-        rows = np.concatenate([arrays[key] for arrays in raw])
-        spread: Array = np.zeros((len(acting), *rows.shape[1:]), kind)
-        spread[acting] = rows
+        there = np.concatenate([arrays[key] for arrays in raw])
+        spread: Array = np.zeros((len(rows), *there.shape[1:]), kind)
+        spread[rows] = there
         return spread
 
-    def fault(bad: Array, what: str) -> None:
-        """`bad` (R,) marks faulty rows."""
-        if bad.any():
-            row = int(np.argmax(bad))
-            index = int(np.searchsorted(starts, row, side="right")) - 1
-            raise ToolkitError(f"{path}: episode_{index}: row {row - starts[index]}: {what}")
+    return Episodes(
+        obs=seen("observation"),
+        achieved=seen("achieved_goal"),
+        desired=seen("desired_goal"),
+        action=np.where(rows[:, None], scaled(taken("actions", np.float32), low, high), 0).astype(np.float32),
+        reward=taken("rewards", np.float32),
+        terminated=taken("terminations", np.bool_),
+        truncated=taken("truncations", np.bool_),
+        starts=starts,
+    )
 
-    obs, achieved, desired = (seen(key) for key in _OBSERVED)
-    action, reward = taken("actions", np.float32), taken("rewards", np.float32)
-    terminated, truncated = taken("terminations", np.bool_), taken("truncations", np.bool_)
-    numbers = np.concatenate([obs, achieved, desired, action, reward[:, None]], axis=1)
-    fault(~np.all(np.isfinite(numbers), axis=1), "expected finite numbers, got NaN or infinity")
-    ended = terminated | truncated
-    ended[last] = False
-    fault(ended, "terminated or truncated before the episode's last transition")
-    if action.shape[1:] != low.shape:
-        raise ToolkitError(
-            f"{path}: actions: expected {low.shape} numbers as the action space has, got {action.shape[1:]}"
-        )
-    middle, half = (high + low) / 2, (high - low) / 2  # 0 and 1 change no bit
-    action = np.where(acting[:, None], (action - middle) / half, 0).astype(np.float32)
-    fault(np.any(np.abs(action) > 1 + _ACTION_SLACK, axis=1), "an action outside the bounds of the action space")
-    truncated[last] = ~terminated[last]
-    return Episodes(obs, achieved, desired, np.clip(action, -1, 1), reward, terminated, truncated, starts)
+
+def _about(metadata: Json) -> dict[str, Any]:
+    """What the metadata tells people: environment, time limit, versions. Texts are cut, nothing is made of them."""
+    try:
+        spec = json.loads(metadata.get("env_spec") or "{}")
+        env_id, limit = spec.get("id"), spec.get("max_episode_steps")
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        env_id = limit = None
+    named = metadata.get("requirements")
+    pinned = [text.partition("==") for text in named if isinstance(text, str)] if isinstance(named, list) else []
+    return {
+        "env_id": env_id[:100] if isinstance(env_id, str) else None,
+        "max_steps": limit if isinstance(limit, int) and limit > 0 else None,
+        "versions": {name[:50]: version[:50] for name, equals, version in pinned[:50] if equals},
+    }
 
 
 def _action_bounds(folder: Path, metadata: Json) -> tuple[FloatArray, FloatArray]:

@@ -13,15 +13,22 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d, h5g, h5l, h5o, h5s
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s
 
 from toolkit.types import ToolkitError
 
 MAX_BYTES = 16 * 2**30  # of all arrays of a file together
 MAX_EXPANSION = 200  # bytes of arrays for each byte of file; real compression stays far below
+MAX_TEXT_BYTES = 2**16
 _ALWAYS_ALLOWED = 2**26
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what HDF5 says of a broken file
 
 Array = npt.NDArray[Any]
+
+
+def allowed_bytes(file_bytes: int) -> int:
+    """How much the arrays of a file of that size may take in memory."""
+    return min(MAX_BYTES, max(_ALWAYS_ALLOWED, file_bytes * MAX_EXPANSION))
 
 
 class UntrustedFile:
@@ -31,10 +38,14 @@ class UntrustedFile:
         self.path = path
         try:
             self._file = h5py.File(path, "r", locking=False)
-            self._left = min(MAX_BYTES, max(_ALWAYS_ALLOWED, path.stat().st_size * MAX_EXPANSION))
+            self._left = allowed_bytes(path.stat().st_size)
         except OSError as error:
             raise ToolkitError(f"{path}: expected a readable HDF5 file; {error}") from None
-        link = self._file.id.links.visit(_out_of_place, info=True)
+        try:
+            link = self._file.id.links.visit(_out_of_place, info=True)
+        except _DAMAGE as error:
+            self._file.close()
+            raise ToolkitError(f"{path}: damaged; {error}") from None
         if link is not None:
             self._file.close()
             raise ToolkitError(f"{path}: {link.decode(errors='replace')}: a soft or external link; refused")
@@ -52,30 +63,65 @@ class UntrustedFile:
     def keys(self, group: Any, name: str) -> list[str] | None:
         """Names in the group `name` inside `group`, or None where `name` is an array."""
         found = self._open(group, name, name, h5g.GroupID | h5d.DatasetID)
-        return [key.decode() for key in found] if isinstance(found, h5g.GroupID) else None
+        try:
+            return [key.decode() for key in found] if isinstance(found, h5g.GroupID) else None
+        except _DAMAGE as error:
+            raise ToolkitError(f"{self.path}: {name}: damaged; {error}") from None
 
-    def read(self, group: Any, key: str, where: str) -> Array:
+    @property
+    def root(self) -> Any:
+        """The group at the top."""
+        return self._open(self._file.id, "/", "/", h5g.GroupID)
+
+    def text(self, group: Any, key: str) -> str | None:
+        """The attribute `key` where it is a text of reasonable length, else None."""
+        try:
+            if not h5a.exists(group, key.encode()):
+                return None
+            found = h5a.open(group, key.encode())
+            if found.shape != () or found.get_storage_size() > MAX_TEXT_BYTES:
+                return None
+            value = h5py.Group(group).attrs[key]
+        except _DAMAGE:
+            return None
+        text = value.decode(errors="replace") if isinstance(value, bytes) else value
+        return text if isinstance(text, str) else None
+
+    def shape(self, group: Any, name: str) -> tuple[int, ...]:
+        """Declared shape of the array `name` inside `group`; () for a group."""
+        found = self._open(group, name, name, h5g.GroupID | h5d.DatasetID)
+        return tuple(found.shape) if isinstance(found, h5d.DatasetID) else ()
+
+    def words(self, group: Any, key: str, where: str) -> list[str]:
+        """The texts of the array `key` of fixed-length ones."""
+        return [word.decode(errors="replace") for word in self.read(group, key, where, "S").ravel().tolist()]
+
+    def read(self, group: Any, key: str, where: str, kinds: str = "fiub") -> Array:
         """The numbers of the array `key` (a path below `group`); `where` names the group in errors."""
         found = self._open(group, key, where, h5d.DatasetID)
+        try:
+            return self._read(found, f"{where}/{key}", kinds)
+        except _DAMAGE as error:
+            raise ToolkitError(f"{self.path}: {where}/{key}: damaged; {error}") from None
+
+    def _read(self, found: Any, where: str, kinds: str) -> Array:
         plist = found.get_create_plist()
         if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
-            raise ToolkitError(f"{self.path}: {where}/{key}: data outside the file (virtual or external); refused")
-        if found.dtype.kind not in "fiub" or found.rank < 1:
-            raise ToolkitError(f"{self.path}: {where}/{key}: expected an array of numbers, got {found.dtype}")
+            raise ToolkitError(f"{self.path}: {where}: data outside the file (virtual or external); refused")
+        if found.dtype.kind not in kinds or found.rank < 1:
+            wanted = "fixed-length texts" if kinds == "S" else "numbers"
+            raise ToolkitError(f"{self.path}: {where}: expected an array of {wanted}, got {found.dtype}")
         self._left -= int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize
         if self._left < 0:
-            raise ToolkitError(f"{self.path}: {where}/{key}: declares more data than a file of this size can hold")
+            raise ToolkitError(f"{self.path}: {where}: declares more data than a file of this size can hold")
         rows: Array = np.empty(found.shape, found.dtype)
-        try:
-            found.read(h5s.ALL, h5s.ALL, rows)
-        except OSError as error:
-            raise ToolkitError(f"{self.path}: {where}/{key}: damaged; {error}") from None
+        found.read(h5s.ALL, h5s.ALL, rows)
         return rows
 
     def _open(self, group: Any, key: str, where: str, kind: Any) -> Any:
         try:
             found = h5o.open(group, key.encode())
-        except (KeyError, OSError):
+        except _DAMAGE:
             raise ToolkitError(f"{self.path}: {where}: expected {key!r}, which is not there") from None
         if not isinstance(found, kind):
             raise ToolkitError(f"{self.path}: {where}: {key!r}: expected another kind of object (group, array)")

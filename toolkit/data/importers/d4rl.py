@@ -1,0 +1,116 @@
+"""D4RL's HDF5 files: steps one below the other, without the observation after an episode's last.
+
+Layout: `observations` (N, D), `actions` (N, A), `rewards` (N,) or (N, 1), `terminals` (N,), and where they are there
+`timeouts` (N,), `next_observations` (N, D), `infos/goal` (N, G). Where goals are there, what was achieved are the first
+G numbers of the observation, as in D4RL's mazes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.data.imported import Imported, Source, scaled
+from toolkit.data.importers.options import Options, goals
+from toolkit.data.importers.rows import Rows, flags, flat, jumps, pack, table
+from toolkit.data.untrusted_hdf5 import UntrustedFile
+from toolkit.types import BoolArray, FloatArray, ToolkitError
+
+_WANTED = ("observations", "actions", "rewards", "terminals")
+_CONTINUED = 0.95  # share of timeouts across which the motion goes on, from which they are taken for reached goals
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The episodes of a D4RL file. Raises ToolkitError."""
+    with UntrustedFile(path) as file:
+        root = file.root
+        keys = file.keys(root, ".") or []
+        missing = [name for name in _WANTED if name not in keys]
+        if missing:
+            raise ToolkitError(f"{path}: expected {', '.join(_WANTED)} as D4RL's files have, found no {missing[0]!r}")
+        optional = [name for name in ("timeouts", "next_observations") if name in keys]
+        arrays = {name: file.read(root, name, "/") for name in (*_WANTED, *optional)}
+        if "infos" in keys and "goal" in (file.keys(root, "infos") or ()):
+            arrays["goal"] = file.read(root, "infos/goal", "/")
+    return from_flat(path, "d4rl", arrays, options)
+
+
+def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -> Imported:
+    """Episodes of arrays named as in D4RL's layout."""
+    notes = []
+    if arrays["rewards"].ndim == 2:
+        notes.append("rewards have a second axis of length one, which is left out")
+    obs, action = (table(arrays[name], name, path) for name in ("observations", "actions"))
+    terminated = flags(arrays["terminals"])
+    for name, rows in arrays.items():
+        if len(rows) != len(obs):
+            raise ToolkitError(f"{path}: {name}: expected {len(obs)} rows as observations have, got {len(rows)}")
+    achieved, desired = _goals(path, arrays, obs)
+    after = table(arrays["next_observations"], "next_observations", path) if "next_observations" in arrays else None
+    if after is not None and after.shape != obs.shape:
+        raise ToolkitError(f"{path}: next_observations: expected shape {obs.shape}, got {after.shape}")
+    continued = None
+    if "timeouts" in arrays:
+        truncated = flags(arrays["timeouts"])
+        continued = None if after is not None else _goes_on(truncated & ~terminated, obs, desired)
+        if continued is not None:
+            notes.append(
+                f"{int(continued.sum())} timeouts mean that a goal was reached and the next one shown, as in maze2d: "
+                "the row after one closes its episode"
+            )
+    else:
+        truncated = _between(obs, after, achieved, terminated)
+        notes.append(f"no timeouts: episodes are told apart by {int(truncated.sum())} jumps of the observation")
+    if not terminated.any():
+        notes.append("no step is terminal: every episode ends where its recording does")
+    rows = Rows(
+        obs=obs,
+        achieved=achieved,
+        desired=desired,
+        action=scaled(action, *options.bounds),
+        reward=flat(arrays["rewards"]),
+        terminated=terminated,
+        truncated=truncated,
+        last=terminated | truncated,
+        after=None if after is None else (after, after[:, : achieved.shape[1]], desired),
+        continued=continued,
+    )
+    found = pack(rows, Source(path, kind, {}, np.zeros(0, np.int64), notes=tuple(notes)))
+    return replace(found, episodes=goals(found.episodes, options.achieved))
+
+
+def _goals(path: Path, arrays: dict[str, Any], obs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    if "goal" not in arrays:
+        none = np.zeros((len(obs), 0), np.float32)
+        return none, none
+    desired = table(arrays["goal"], "infos/goal", path)
+    if desired.shape[1] > obs.shape[1]:
+        raise ToolkitError(f"{path}: infos/goal: expected at most {obs.shape[1]} columns, got {desired.shape[1]}")
+    return obs[:, : desired.shape[1]], desired
+
+
+def _goes_on(timeouts: BoolArray, obs: FloatArray, desired: FloatArray) -> BoolArray | None:
+    """Timeouts after which the same motion goes on to another goal, or None where they are what they are called."""
+    at = np.flatnonzero(timeouts[:-1])
+    if not len(at) or not desired.shape[1]:
+        return None
+    smooth = ~jumps(obs)[at]
+    shown = (desired[at + 1] != desired[at]).any(axis=1)
+    if (smooth & shown).mean() < _CONTINUED:
+        return None
+    result = np.zeros(len(obs), np.bool_)
+    result[at[smooth]] = True
+    return result
+
+
+def _between(obs: FloatArray, after: FloatArray | None, achieved: FloatArray, terminated: BoolArray) -> BoolArray:
+    """Last steps of episodes in a file that does not mark them, (N,)."""
+    cut = np.zeros(len(obs), np.bool_)
+    if after is not None:
+        cut[:-1] = (np.abs(obs[1:] - after[:-1]) > 1e-6).any(axis=1)
+    else:
+        cut[:-1] = jumps(achieved if achieved.shape[1] else obs, ~terminated[:-1])
+    return cut & ~terminated

@@ -1,0 +1,109 @@
+"""Stable-Baselines3 replay buffers, `model.save_replay_buffer(...)`: a pickle, so a program.
+
+Nothing of it is looked at by default. With `trust_pickle` another process loads it, as the same user, and hands over
+arrays (size, environments, ...), which are read here. Actions in a buffer are scaled to [-1, 1] already. Each
+environment is one stream; in a full buffer it begins at `pos`. A step is terminal where `dones` is set and `timeouts`
+is not.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import toolkit
+from toolkit.data.imported import Imported, Source, scaled
+from toolkit.data.importers.options import Options, goals
+from toolkit.data.importers.rows import Rows, pack, table
+from toolkit.data.untrusted_npz import read_npz
+from toolkit.types import FloatArray, ToolkitError
+
+_SEEN = ("observation", "achieved_goal", "desired_goal")
+
+Array = npt.NDArray[Any]
+
+
+def read(path: Path, options: Options) -> Imported:
+    """The episodes in a buffer, the last of each environment cut where it was going on. Raises ToolkitError."""
+    if not options.trust_pickle:
+        raise ToolkitError(
+            f"{path}: a pickle runs code when it is opened; refused. If it is your own, --trust-pickle opens it"
+        )
+    with tempfile.TemporaryDirectory(prefix="unpickled-") as folder:
+        out = Path(folder) / "arrays.npz"
+        paths = [str(Path(toolkit.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [sys.executable, "-P", "-m", "toolkit.data.importers.unpickle", str(path.resolve()), str(out)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode or not out.is_file():
+            lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+            raise ToolkitError(f"{path}: expected a Stable-Baselines3 replay buffer; {lines[-1][:300]}")
+        arrays = read_npz(out)
+    return from_buffer(path, arrays, options)
+
+
+def from_buffer(path: Path, arrays: dict[str, Array], options: Options) -> Imported:
+    """Episodes of a buffer's arrays."""
+    missing = {"actions", "rewards", "dones", "pos", "full"} - set(arrays)
+    if missing:
+        raise ToolkitError(f"{path}: expected a replay buffer, found no {sorted(missing)[0]!r}")
+    if "choices" in arrays:
+        raise ToolkitError(f"{path}: expected a Box of actions, got {int(arrays['choices'][0])} discrete ones")
+    size, envs = arrays["rewards"].shape
+    pos, full = int(arrays["pos"][0]), bool(arrays["full"][0])
+    lean = not any(name.startswith("next_observations") for name in arrays)
+    # a lean buffer holds the newest outcome in the place of the oldest observation
+    order = (pos + np.arange(int(lean), size)) % size if full else np.arange(pos)
+    if not len(order):
+        raise ToolkitError(f"{path}: expected at least one step, got none")
+    following = (order + 1) % size
+
+    def streams(name: str, rows: npt.NDArray[np.int64] = order) -> Array:
+        """One environment's steps after the other's, (envs * steps, ...)."""
+        stored = arrays[name]
+        if stored.shape[:2] != (size, envs):
+            raise ToolkitError(f"{path}: {name}: expected shape ({size}, {envs}, ...), got {stored.shape}")
+        return np.concatenate([stored[rows, env] for env in range(envs)])
+
+    def seen(name: str, rows: npt.NDArray[np.int64] = order) -> tuple[FloatArray, FloatArray, FloatArray]:
+        if name in arrays:
+            flat = table(streams(name, rows), name, path)
+            none = np.zeros((len(flat), 0), np.float32)
+            return flat, none, none
+        keys = [key for key in _SEEN if f"{name}.{key}" in arrays]
+        if "observation" not in keys:
+            raise ToolkitError(f"{path}: {name}: expected numbers, or a Dict with 'observation'")
+        found = {key: table(streams(f"{name}.{key}", rows), key, path) for key in keys}
+        none = np.zeros((len(found["observation"]), 0), np.float32)
+        return found["observation"], found.get(_SEEN[1], none), found.get(_SEEN[2], none)
+
+    done = streams("dones") != 0
+    timeout = streams("timeouts") != 0 if "timeouts" in arrays else np.zeros_like(done)
+    last = done.copy()
+    last[len(order) - 1 :: len(order)] = True
+    notes = [
+        f"{envs} streams of {len(order)} steps, in the order of recording",
+        "actions are scaled to [-1, 1] already",
+    ]
+    if lean:
+        notes.append("a buffer of optimize_memory_usage: it holds no timeouts, every done counts as terminal")
+    rows = Rows(
+        *seen("observations"),
+        action=scaled(table(streams("actions"), "actions", path)),
+        reward=streams("rewards").astype(np.float32),
+        terminated=done & ~timeout,
+        truncated=done & timeout,
+        last=last,
+        # after a done, a lean buffer has only the next episode's first observation; no value is taken from it
+        after=seen("observations", following) if lean else seen("next_observations"),
+    )
+    found = pack(rows, Source(path, "sb3", {}, np.zeros(0, np.int64), notes=tuple(notes)))
+    return replace(found, episodes=goals(found.episodes, options.achieved))
