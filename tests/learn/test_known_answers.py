@@ -52,7 +52,12 @@ def learned_q(agent: str, episodes: Episodes, n_step: int, updates: int = 800, *
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize(
     ("agent", "config"),
-    [("iql", {"expectile": 0.5}), ("sac", {"entropy_backup": False}), ("cql", {"alpha": 0.0, "samples": 2})],
+    [
+        ("iql", {"expectile": 0.5}),
+        ("sac", {"entropy_backup": False}),
+        ("cql", {"alpha": 0.0, "samples": 2}),
+        ("fql", {}),
+    ],
 )
 def test_a_time_limit_does_not_end_the_value(agent: str, config: dict[str, Any], n_step: int) -> None:
     """Reward 1 for ever is worth 1 / (1 - gamma), although every recording stops after ten steps."""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from toolkit.agents.configs import AgentConfig, CQLConfig, FilteredBCConfig, IQLConfig, SACConfig
+from toolkit.agents.configs import (
+    AgentConfig,
+    CQLConfig,
+    FilteredBCConfig,
+    FQLConfig,
+    IQLConfig,
+    SACConfig,
+)
 
 if TYPE_CHECKING:
     from toolkit.agents.base import Agent
@@ -20,6 +27,7 @@ _REGISTRY: dict[str, tuple[type[AgentConfig], str]] = {
     "iql": (IQLConfig, "iql:IQL"),
     "cql": (CQLConfig, "cql:CQL"),
     "sac": (SACConfig, "sac:SAC"),
+    "fql": (FQLConfig, "fql:FQL"),
 }
 CONFIGS = {name: config for name, (config, _) in _REGISTRY.items()}
 

@@ -105,3 +105,20 @@ class CQLConfig(SACConfig):
     """Learning rate of the policy; null is `lr`."""
     entropy_backup: bool = False
     """Whether the target counts the entropy of the next action."""
+
+
+class FQLConfig(AgentConfig):
+    """Defaults of the authors, except `hidden` (four layers of 512 there)."""
+
+    alpha: NonNegativeFloat = 10.0
+    """Weight of staying with the flow; the authors tune it for each task, from 1 to 10,000."""
+    flow_steps: PositiveInt = 10
+    """Euler steps from noise to an action."""
+    polyak: Polyak = 0.005
+    """Share of the critics mixed into their target at each update."""
+    members: PositiveInt = 2
+    """Critics."""
+    target_q: Literal["min", "mean"] = "mean"
+    """What of the critics the target takes."""
+    layer_norm: bool = True
+    """LayerNorm in the critics."""
