@@ -67,15 +67,15 @@ def offline_loop(
     everything = np.full(_BLOCK, plan.batch_size, np.int64)
     if begin == 0:
         hooks.evaluate(learner, 0)
-    step, metrics = begin, {}
+    step, metrics, period = begin, {}, learner.agent.policy_every
     while step < plan.updates:
         # A block ends where something is due, so that a resumed run sees the same blocks' ends.
         due = min(plan.updates, *(step - step % every + every for every in (plan.log_every, plan.eval_every)))
         count = min(_BLOCK, due - step)
         batches = sampler.draw(step, data, None, everything, count).to(learner.device)
         for packed in batches:
-            metrics = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.updates))
-            step += 1
+            lr, step = lr_scale(plan.lr_schedule, step, plan.updates), step + 1
+            metrics = learner.update(packed, lr, critic_only=step % period > 0)
         if step % plan.log_every == 0:
             hooks.log(step, to_values(metrics))
         if step % plan.eval_every == 0 or step == plan.updates:
@@ -220,6 +220,7 @@ def online_loop(
     """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
     updates = N * plan.utd
+    period = max(plan.utd, learner.agent.policy_every)  # updates between two of the policy
     sampler = _sampler(learner, plan, practice.normalizer, updates)
     evals = set(plan.eval_steps)
     if not practice.episodes:
@@ -239,10 +240,10 @@ def online_loop(
             # Numbers far from the offline stage's, so that its batches do not come again.
             batches = sampler.draw(practice.grad_step + (1 << 32), data, ring, rows).to(learner.device)
             for u, packed in enumerate(batches):
-                critic_only = u % plan.utd < plan.utd - 1 or step <= plan.warmup_steps + plan.critic_steps
+                practice.grad_step += 1
+                critic_only = practice.grad_step % period > 0 or step <= plan.warmup_steps + plan.critic_steps
                 fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
                 metrics = fresh if u == updates - 1 else metrics
-                practice.grad_step += 1
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
             hooks.log(step, to_values(metrics) | _rollouts(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):

@@ -59,6 +59,11 @@ class Agent(ABC, Generic[State]):
         """Steps ahead of a row that its waypoint lies; 0 for an agent without waypoints."""
         return 0
 
+    @property
+    def policy_every(self) -> int:
+        """Updates between two of the policy (TD3's delay): the loops make the others with `update_critic`."""
+        return 1
+
     def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:
         """Mask of the data set's episodes to train on; all three arrays are (E,)."""
         return np.ones(len(returns), np.bool_)
