@@ -41,6 +41,9 @@ IntArray = npt.NDArray[np.int64]
 Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]
 
+# Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
+NO_RETURN = -1e6
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -64,7 +67,7 @@ class Batch(NamedTuple):
     reward: torch.Tensor  # (B,)
     discount: torch.Tensor  # (B,)
     next_obs: torch.Tensor  # (B, O)
-    mc_return: torch.Tensor  # (B,) discounted return to the end of the recorded episode
+    mc_return: torch.Tensor  # (B,) discounted return to the end of the recorded episode; NO_RETURN while it runs
     next_action: torch.Tensor  # (B, A)
     policy_obs: torch.Tensor  # (B, O) `obs` with the goal drawn for the policy; the same where no goal is observed
     waypoint: torch.Tensor  # (B, O) state `agent.waypoint_steps` ahead on the way there, its achieved goal at the end

@@ -20,10 +20,7 @@ import torch
 
 from toolkit.data.random import fill_noise
 from toolkit.data.sampler import HEADER, fill_goals, fill_steps, push_steps
-from toolkit.types import Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
-
-# Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
-NO_RETURN = -1e6
+from toolkit.types import NO_RETURN, Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 
 class Normalizer(NamedTuple):
