@@ -11,6 +11,7 @@ import torch
 from toolkit.agents import AGENTS
 from toolkit.data.replay import Replay, Sampler
 from toolkit.learner import Learner
+from toolkit.nn import mlp
 from toolkit.types import Episodes, Spec
 
 GAMMA = 0.9
@@ -37,14 +38,21 @@ def endless(ending: str) -> Episodes:
     return Episodes(np.ones((rows, 1), np.float32), nothing, nothing, action, reward, **flags, starts=starts)
 
 
-def learned_q(agent: str, episodes: Episodes, n_step: int, updates: int = 800, **config: Any) -> float:
-    kind = AGENTS[agent]
-    learner = Learner(kind(kind.Config(**FAST, **config), Spec(1, 1)), [0, 1], updates, compile="off", precision="fp32")
+def learned(name: str, episodes: Episodes, n_step: int, updates: int = 800, **config: Any) -> Learner:
+    kind = AGENTS[name]
+    known = {field: value for field, value in FAST.items() if field in kind.Config.model_fields}
+    agent = kind(kind.Config(**known, **config), Spec(1, 1))
+    learner = Learner(agent, [0, 1], updates, compile="off", precision="fp32")
     replay = Replay.from_episodes(episodes, episodes.obs, GAMMA)
     sampler = Sampler(replay.spec, np.array([0, 1]), 64, learner.agent.noise_dim, n_step, GAMMA, 1)
     for step in range(updates):
         packed = sampler.draw(step, replay, None, np.array([64]))[0]
         learner.update(packed.to(learner.device), torch.tensor(1.0))
+    return learner
+
+
+def learned_q(agent: str, episodes: Episodes, n_step: int, **config: Any) -> float:
+    learner = learned(agent, episodes, n_step, **config)
     ones = torch.ones(2, 1, 1, device=learner.device)
     return float(learner.q(ones, 0 * ones).mean())
 
@@ -64,10 +72,34 @@ def test_a_time_limit_does_not_end_the_value(agent: str, config: dict[str, Any],
     assert learned_q(agent, endless("truncated"), n_step, **config) == pytest.approx(10.0, rel=0.03)
 
 
+LEFT = 1 / (1 - 0.9 * GAMMA)  # one state, left with probability 1/10 a step: Q = 1 + 0.9 gamma Q
+
+
+@pytest.mark.parametrize(("ending", "value"), [("truncated", 10.0), ("terminated", LEFT)])
+@pytest.mark.parametrize(("agent", "config"), [("awac", {}), ("td3_bc", {}), ("rebrac", {"alpha_critic": 0.0})])
+def test_critics_that_ask_the_policy(agent: str, config: dict[str, Any], ending: str, value: float) -> None:
+    assert learned_q(agent, endless(ending), n_step=1, updates=400, **config) == pytest.approx(value, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("agent", "ending", "value"),
+    [
+        ("ivl", "truncated", 10.0),
+        ("ivl", "terminated", LEFT),
+        # a return ends where the recording ends: the mean over the steps left of (1 - gamma^left) / (1 - gamma)
+        ("awr", "truncated", float(np.mean((1 - GAMMA ** np.arange(1, 11)) / (1 - GAMMA)))),
+    ],
+)
+def test_values_of_states(agent: str, ending: str, value: float) -> None:
+    learner = learned(agent, endless(ending), n_step=1, updates=400, **({"expectile": 0.5} if agent == "ivl" else {}))
+    v = torch.vmap(mlp)(learner.state.V.p, torch.ones(2, 1, 1, device=learner.device))
+    assert float(v.mean()) == pytest.approx(value, rel=0.05)
+
+
 def test_a_termination_does() -> None:
-    """The negative case: one state, left with probability 1/10 a step, so Q = 1 + 0.9 gamma Q and not 10."""
+    """The negative case: a value of 1 / (1 - 0.9 gamma) and not 10."""
     got = learned_q("iql", endless("terminated"), n_step=1, expectile=0.5)
-    assert got == pytest.approx(1 / (1 - 0.9 * GAMMA), rel=0.12)
+    assert got == pytest.approx(LEFT, rel=0.12)
 
 
 def test_expectile_closed_form() -> None:

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.agents.configs import (
     AgentConfig,
+    AWACConfig,
+    AWRConfig,
+    BCConfig,
     CQLConfig,
     FilteredBCConfig,
     FQLConfig,
     IQLConfig,
+    IVLConfig,
+    ReBRACConfig,
     SACConfig,
+    TD3BCConfig,
+    TD3Config,
 )
 
 if TYPE_CHECKING:
@@ -22,11 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["AGENTS", "CONFIGS", "Agent", "AgentConfig"]
 
 _REGISTRY: dict[str, tuple[type[AgentConfig], str]] = {
-    "bc": (AgentConfig, "bc:BC"),
+    "bc": (BCConfig, "bc:BC"),
     "filtered_bc": (FilteredBCConfig, "bc:FilteredBC"),
+    "awr": (AWRConfig, "awr:AWR"),
+    "awac": (AWACConfig, "awac:AWAC"),
     "iql": (IQLConfig, "iql:IQL"),
+    "ivl": (IVLConfig, "ivl:IVL"),
+    "td3_bc": (TD3BCConfig, "td3_bc:TD3BC"),
+    "rebrac": (ReBRACConfig, "rebrac:ReBRAC"),
     "cql": (CQLConfig, "cql:CQL"),
     "sac": (SACConfig, "sac:SAC"),
+    "td3": (TD3Config, "td3:TD3"),
     "fql": (FQLConfig, "fql:FQL"),
 }
 CONFIGS = {name: config for name, (config, _) in _REGISTRY.items()}

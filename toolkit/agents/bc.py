@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from toolkit.agents.base import Agent
-from toolkit.agents.configs import AgentConfig, FilteredBCConfig
+from toolkit.agents.configs import BCConfig, FilteredBCConfig
 from toolkit.nn import Net, Params, init_policy, optimised, policy
 from toolkit.types import Batch, BoolArray, FloatArray, Metrics
 
@@ -21,34 +21,42 @@ class BCState(NamedTuple):
 
 
 class BC(Agent[BCState]):
-    """Behaviour cloning by maximum likelihood (Pomerleau 1988).
+    """Behaviour cloning (Pomerleau 1988).
 
-    L_pi = -E log pi(a | s)
+    L_pi = -E log pi(a | s)                                                      ("gaussian")
+    L_pi =  E |tanh(mean(s)) - a|^2                                              ("deterministic")
 
-    Reads: pi. Deviations: none; the density is a normal around tanh(mean), see `nn.Gaussian`.
+    Reads: pi. Deviations: none; the density is a normal around tanh(mean), see `nn.Gaussian`. A deterministic policy
+    has the same network, of which one head stays as it was: it carries on to every other agent.
     """
 
-    Config = AgentConfig
-    cfg: AgentConfig
+    Config = BCConfig
+    cfg: BCConfig
     summary = "offline; imitates the data, good or bad; the floor to compare with"
+    online = False
 
     def init(self, generator: torch.Generator) -> BCState:
         """Fresh policy."""
         return BCState(optimised(init_policy(self.spec.obs_dim, self.spec.action_dim, self.cfg.hidden, generator)))
 
     def update(self, st: BCState, b: Batch) -> tuple[BCState, Metrics]:
-        """One step up the likelihood."""
+        """One step down the loss."""
         pi, metrics = st.pi.descend(lambda p: self.loss_pi(p, b), self.cfg.lr * b.lr_scale)
         return BCState(pi), metrics
 
     def loss_pi(self, p: Params, b: Batch) -> tuple[Tensor, Metrics]:
-        """Negative log likelihood of the recorded actions."""
-        loss = -policy(p, b.obs).log_prob(b.action).mean()
+        """Negative log likelihood of the recorded actions, or squared distance to them."""
+        dist = policy(p, b.policy_obs)
+        if self.cfg.policy == "deterministic":
+            loss = ((dist.mode - b.action) ** 2).sum(-1).mean()
+        else:
+            loss = -dist.log_prob(b.action).mean()
         return loss, {"loss/pi": loss.detach()}
 
     def act(self, st: BCState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        """Squashed normal sample, greedy with zero noise; a deterministic policy is always greedy."""
+        dist = policy(st.pi.p, obs)
+        return dist.mode if self.cfg.policy == "deterministic" else dist.sample(noise)[0]
 
 
 class FilteredBC(BC):

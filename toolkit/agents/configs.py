@@ -29,13 +29,59 @@ class AgentConfig(BaseModel):
     """Learning rate of every network that has none of its own."""
 
 
-class FilteredBCConfig(AgentConfig):
+class BCConfig(AgentConfig):
+    """What the policy is."""
+
+    policy: Literal["gaussian", "deterministic"] = "gaussian"
+    """Whether it is fitted as a distribution, by likelihood, or as a function, by squared error."""
+
+
+class FilteredBCConfig(BCConfig):
     """Which episodes are imitated."""
 
     by: Literal["success", "return"] = "success"
     """What makes an episode good: that it ends in success, or a return among the highest."""
     top: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the episodes kept, by return."""
+
+
+class AWRConfig(AgentConfig):
+    """Temperature and bound of the authors' code, which divides the advantage by its standard deviation first."""
+
+    beta: NonNegativeFloat = 1.0
+    """Inverse temperature of the advantage; 0 imitates."""
+    weight_max: PositiveFloat = 20.0
+    """Bound of an action's weight."""
+
+
+class AWACConfig(AWRConfig):
+    """Defaults of CORL; in its fine-tuning on AntMaze and Adroit `beta` is 10."""
+
+    weight_max: PositiveFloat = 100.0
+    """Bound of an action's weight."""
+    polyak: Polyak = 0.005
+    """Share of the critics mixed into their target at each update."""
+    members: PositiveInt = 2
+    """Critics; the smallest counts."""
+    layer_norm: bool = False
+    """LayerNorm in the critics."""
+
+
+class IVLConfig(AWRConfig):
+    """Defaults of OGBench's GCIVL."""
+
+    expectile: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Asymmetry of V: 0.5 is the mean over the data, towards 1 the best of it."""
+    beta: NonNegativeFloat = 10.0
+    """Inverse temperature of the advantage; 0 imitates."""
+    weight_max: PositiveFloat = 100.0
+    """Bound of an action's weight."""
+    polyak: Polyak = 0.005
+    """Share of V mixed into its target at each update."""
+    members: PositiveInt = 2
+    """Networks for V."""
+    layer_norm: bool = True
+    """LayerNorm in V."""
 
 
 class IQLConfig(AgentConfig):
@@ -57,6 +103,47 @@ class IQLConfig(AgentConfig):
     """How the policy follows from the critics: weighted imitation, or their gradient beside imitation."""
     alpha: NonNegativeFloat = 0.1
     """Weight of imitation ("ddpgbc")."""
+
+
+class TD3Config(AgentConfig):
+    """Defaults of the paper."""
+
+    policy_every: PositiveInt = 2
+    """Critic updates to one update of the policy."""
+    polyak: Polyak = 0.005
+    """Share of policy and critics mixed into their targets with each update of the policy."""
+    target_noise: NonNegativeFloat = 0.2
+    """Standard deviation of the noise on the target's action."""
+    target_noise_max: NonNegativeFloat = 0.5
+    """Bound of that noise."""
+    explore_std: NonNegativeFloat = 0.1
+    """Standard deviation of the noise on actions in the simulator."""
+    members: PositiveInt = 2
+    """Critics; the smallest counts in the target."""
+    layer_norm: bool = False
+    """LayerNorm in the critics."""
+
+
+class TD3BCConfig(TD3Config):
+    """Defaults of the paper."""
+
+    alpha: NonNegativeFloat = 2.5
+    """Weight of the critics, scaled to a mean size of 1, beside imitation; 0 imitates."""
+
+
+class ReBRACConfig(TD3Config):
+    """Networks of the paper and its penalties for AntMaze; tune these first, from 0.001 to 1."""
+
+    hidden: tuple[PositiveInt, ...] = (256, 256, 256)
+    """Widths of the hidden layers of every network."""
+    lr: PositiveFloat = 1e-3
+    """Learning rate of every network."""
+    layer_norm: bool = True
+    """LayerNorm in the critics."""
+    alpha_policy: NonNegativeFloat = 0.003
+    """Weight of the policy's squared distance to the data, beside critics scaled to a mean size of 1."""
+    alpha_critic: NonNegativeFloat = 0.002
+    """Weight of the next action's squared distance to the data in the target, in units of reward; 0 suits practice."""
 
 
 class SACConfig(AgentConfig):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.agents.awr import advantage_weights
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import IQLConfig
 from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values
@@ -30,7 +31,7 @@ class IQL(Agent[IQLState]):
     L_pi = -E min(exp(beta u), weight_max) log pi(a | s)                         eq. 7 ("awr")
     L_pi = -E Q(s, pi(s)) / |Q| - alpha log pi(a | s)                            ("ddpgbc", arXiv:2406.09329)
 
-    Order: V on Q_targ; pi on Q_targ and the new V; Q on the new V; Q_targ.
+    Order: V on Q_targ; Q on the new V; pi on the old Q_targ (ddpgbc: the old Q) and the new V; Q_targ.
     Reads: V <- Q_targ; pi <- Q_targ, V; Q <- V at s'. No loss asks for an action outside the data.
     Deviations: rewards may be n-step sums; LayerNorm and more than two critics are options;
     state-dependent standard deviation, so that the policy can be handed on to SAC.
@@ -48,13 +49,25 @@ class IQL(Agent[IQLState]):
         return IQLState(optimised(V), optimised(Q), optimised(init_policy(o, a, c.hidden, generator)), Q)
 
     def update(self, st: IQLState, b: Batch) -> tuple[IQLState, Metrics]:
-        """V, then the policy, then Q, then the target."""
+        """V and Q, then the policy on the critics as they were and the new V."""
+        new, q, metrics = self._critics(st, b)
+        if self.spec.goal_dim:
+            q = q_values(st.Q_targ, b.policy_obs, b.action).amin(0)
+        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, new.V.p, q, st, b), self.cfg.lr * b.lr_scale)
+        return new._replace(pi=pi), metrics | m_pi
+
+    def update_critic(self, st: IQLState, b: Batch) -> tuple[IQLState, Metrics]:
+        """V, Q, target."""
+        new, _, metrics = self._critics(st, b)
+        return new, metrics
+
+    def _critics(self, st: IQLState, b: Batch) -> tuple[IQLState, Tensor, Metrics]:
+        """V, then Q, then the target; also what the old target made of the recorded actions, (B,)."""
         lr = self.cfg.lr * b.lr_scale
-        q = q_values(st.Q_targ, b.obs, b.action).amin(0)  # (B,)
+        q = q_values(st.Q_targ, b.obs, b.action).amin(0)
         V, m_V = st.V.descend(lambda p: self.loss_V(p, q, b), lr)
-        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, V.p, q, st, b), lr)
         Q, m_Q = st.Q.descend(lambda p: self.loss_Q(p, V.p, b), lr)
-        return IQLState(V, Q, pi, polyak(st.Q_targ, Q.p, self.cfg.polyak)), m_V | m_pi | m_Q
+        return st._replace(V=V, Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), q, m_V | m_Q
 
     def loss_V(self, p: Params, q: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
         """Expectile regression of V on the target critics."""
@@ -71,14 +84,13 @@ class IQL(Agent[IQLState]):
 
     def loss_pi(self, p: Params, V: Params, q: Tensor, st: IQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Advantage-weighted regression, or the policy gradient with a behaviour-cloning term."""
-        dist = policy(p, b.obs)
+        dist = policy(p, b.policy_obs)
         log_prob = dist.log_prob(b.action)
         if self.cfg.extraction == "awr":
-            u = q - mlp(V, b.obs).squeeze(-1)
-            weight = torch.exp(self.cfg.beta * u).clamp(max=self.cfg.weight_max)
-            loss = -(weight * log_prob).mean()
+            u = q - mlp(V, b.policy_obs).squeeze(-1)
+            loss = -(advantage_weights(u, self.cfg.beta, self.cfg.weight_max) * log_prob).mean()
         else:
-            q_pi = q_values(st.Q.p, b.obs, dist.mode).amin(0)
+            q_pi = q_values(st.Q.p, b.policy_obs, dist.mode).amin(0)
             loss = -(q_pi.mean() / q_pi.abs().mean().detach()) - self.cfg.alpha * log_prob.mean()
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach()}
 
@@ -91,6 +103,11 @@ class IQL(Agent[IQLState]):
         return q_values(st.Q.p, obs, action).amin(0)
 
 
+def expectile_weight(u: Tensor, expectile: float) -> Tensor:
+    """|expectile - 1(u < 0)|."""
+    return torch.where(u < 0, 1.0 - expectile, expectile)
+
+
 def expectile_loss(u: Tensor, expectile: float) -> Tensor:
     """|expectile - 1(u < 0)| u^2: 0.5 gives half the squared error, towards 1 the maximum of the data."""
-    return torch.where(u < 0, 1.0 - expectile, expectile) * u * u
+    return expectile_weight(u, expectile) * u * u
