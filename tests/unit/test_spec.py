@@ -68,7 +68,7 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (
             GOOD.replace("agent: iql", "agent: ipl"),
-            "p.yaml:5: stages.pretrain.agent: expected one of bc, filtered_bc, iql, cql, sac; got 'ipl'",
+            f"p.yaml:5: stages.pretrain.agent: expected one of {', '.join(CONFIGS)}; got 'ipl'",
         ),
         (
             GOOD.replace("expectile:", "expectil:"),

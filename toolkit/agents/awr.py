@@ -35,7 +35,7 @@ class AWR(Agent[AWRState]):
 
     Config = AWRConfig
     cfg: AWRConfig
-    summary = "offline; imitates what turned out better than usual; simple, noisy, cannot stitch"
+    summary = "offline and online; imitates what turned out better than usual; simple, noisy, cannot stitch"
     needs = frozenset({"mc_return"})
 
     def init(self, generator: torch.Generator) -> AWRState:
