@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import gc
 import io
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,8 +18,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from toolkit import __version__
-from toolkit.types import Json, ToolkitError
+from toolkit import __version__, cli_data
+from toolkit.command import AsJson, answer
+from toolkit.types import Json
 
 app = typer.Typer(
     name="toolkit",
@@ -29,8 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_data.app, name="data")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
 Progress = Literal["auto", "plain", "none"]
 
@@ -60,7 +60,7 @@ def pipeline(
             file, out=out, overrides=override or (), start_from=start_from, progress=progress, dry_run=dry_run
         )
 
-    _answer(call, as_json, lambda summary: summary.get("lines", []))
+    answer(call, as_json, lambda summary: summary.get("lines", []))
 
 
 @app.command()
@@ -92,7 +92,7 @@ def collect(
             dataset = collect(chosen, card, out, seed, workers or cores(), show, replace)
         return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": chosen.episodes}
 
-    _answer(call, as_json, lambda result: [result["dataset"]])
+    answer(call, as_json, lambda result: [result["dataset"]])
 
 
 @app.command()
@@ -125,7 +125,7 @@ def evaluate(
 
         return table(summary)
 
-    _answer(call, as_json, lines)
+    answer(call, as_json, lines)
 
 
 @app.command(name="list")
@@ -157,7 +157,7 @@ def list_(
             yield f"{name}:"
             yield from (f"  {row['name']:{width}}  {row['summary']}" for row in rows)
 
-    _answer(call, as_json, lines)
+    answer(call, as_json, lines)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: As
 
         return {"report": str(write_report(run))}
 
-    _answer(call, as_json, lambda result: [result["report"]])
+    answer(call, as_json, lambda result: [result["report"]])
 
 
 @app.callback(invoke_without_command=True)
@@ -191,21 +191,6 @@ def main() -> None:
 def _terminated(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
     raise SystemExit(143)
-
-
-def _answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]) -> None:
-    """Make the call and print its result; what libraries print on the way goes to standard error."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = call()
-    except ToolkitError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise typer.Exit(130) from None
-    for line in [json.dumps(result, allow_nan=False)] if as_json else lines(result):
-        print(line)
 
 
 @contextlib.contextmanager

@@ -238,7 +238,7 @@ def _save(path: Path, block: Block) -> None:
     arrays = {f"observations/{key}": [e.observations[key] for e in block] for key in block[0].observations}
     arrays |= {key: [getattr(e, key) for e in block] for key in ("actions", "rewards", "terminations", "truncations")}
     packed: dict[str, Any] = {key: np.concatenate(rows) for key, rows in arrays.items()}
-    np.savez(path, seed=[e.seed for e in block], length=[len(e.rewards) for e in block], **packed)
+    np.savez(path, seed=np.array([e.seed for e in block], np.int64), length=[len(e.rewards) for e in block], **packed)
 
 
 def _load(path: Path) -> Block:

@@ -119,7 +119,8 @@ def essential(imported: Imported) -> list[Finding]:
     early = episodes.terminated | episodes.truncated
     early[episodes.starts[1:] - 2] = False
     found += at_rows(imported, early, "early-end", "terminated or truncated before the episode's last transition")
-    outside: BoolArray = np.any(np.abs(episodes.action) > 1 + ACTION_SLACK, axis=1)
+    size = np.abs(episodes.action).max(axis=1, initial=0)
+    outside: BoolArray = (size > 1 + ACTION_SLACK) & np.isfinite(size)
     message = "an action outside the bounds of the action space; where they are other than the file says, name them"
     return found + at_rows(imported, outside, "action-bounds", message)
 

@@ -28,8 +28,8 @@ _SCALAR = h5s.create(h5s.SCALAR)
 class RecordedEpisode(NamedTuple):
     """One episode as the environment gave it, T transitions long."""
 
-    seed: int  # what the environment was reset with
-    observations: Mapping[str, Array]  # each (T + 1, ...)
+    seed: int | None  # what the environment was reset with, where it is known
+    observations: Mapping[str, Array]  # each (T + 1, ...); `observation` alone is written as plain ones
     actions: Array  # (T, A)
     rewards: Array  # (T,)
     terminations: Array  # (T,) bool
@@ -51,7 +51,8 @@ def write_minari(
 
     The folder appears whole or not at all: everything is written and synced in a hidden folder beside it, which then
     takes its name, and goes where that fails or is interrupted. The same episodes give the same bytes. `metadata` is
-    added to Minari's own fields. An existing data set is an error, unless `replace`.
+    added to Minari's own fields. `env_spec` is a specification, its JSON or None. An existing data set is an error,
+    unless `replace`.
     """
     from minari.serialization import serialize_space
 
@@ -61,12 +62,13 @@ def write_minari(
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
+    specification = env_spec if env_spec is None or isinstance(env_spec, str) else env_spec.to_json()
     described = {
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
-        "env_spec": env_spec.to_json(),
+        **({"env_spec": specification} if specification else {}),
         "dataset_id": dataset_id,
         "minari_version": FORMAT_VERSION,
     }
@@ -106,11 +108,14 @@ def _write_episodes(path: Path, episodes: Iterable[RecordedEpisode]) -> tuple[in
             length = len(episode.rewards)
             group = h5g.create(file.id, b"episode_%d" % count)
             for name, value in ((b"id", count), (b"seed", episode.seed), (b"total_steps", length)):
+                if value is None:
+                    continue
                 h5a.create(group, name, h5t.STD_I64LE, _SCALAR).write(np.array(value, np.int64))
-            observations = h5g.create(group, b"observations")
+            plain = episode.observations.keys() == {"observation"}
+            observations = group if plain else h5g.create(group, b"observations")
             for key, rows in episode.observations.items():
                 _check_rows(count, f"observations/{key}", rows, length + 1)
-                _put(observations, key, rows, plist)
+                _put(observations, "observations" if plain else key, rows, plist)
             for key in TAKEN:
                 _check_rows(count, key, getattr(episode, key), length)
                 _put(group, key, getattr(episode, key), plist)

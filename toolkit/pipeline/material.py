@@ -11,12 +11,15 @@ import torch
 
 from toolkit import checkpoint
 from toolkit.agents import AGENTS, Agent
-from toolkit.data.minari import read_minari
+from toolkit.data.finding import Finding
+from toolkit.data.imported import checked
+from toolkit.data.minari import import_minari
 from toolkit.data.replay import Normalizer, Replay
 from toolkit.data.sampler import FINAL, LEFT
 from toolkit.learner import stack
 from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
+from toolkit.recordings import check
 from toolkit.stitching import coverage
 from toolkit.tasks import TaskCard, relabel
 from toolkit.types import Episodes, FloatArray, Json, Spec, ToolkitError
@@ -32,6 +35,7 @@ class Material:
     far_starts: list[Cell]
     replay: Replay | None  # the episodes the agent keeps, normalised
     episodes: int  # in `replay`
+    findings: tuple[Finding, ...] = ()  # warnings about the recording
 
 
 @dataclass(frozen=True)
@@ -69,20 +73,22 @@ def prepare(
 ) -> Material:
     """Read the recording under the task's rule; normaliser and far starts are the `earlier` stage's where there is one.
 
-    Raises ToolkitError where the agent keeps no episode.
+    Raises ToolkitError where the recording has errors, or the agent keeps no episode.
     """
     if dataset is None:
         width = agent.spec.obs_dim
         normalizer = Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32))
         return Material(*(earlier.normalizer, earlier.far_starts) if earlier else (normalizer, []), None, 0)
-    episodes = relabel(card, read_minari(dataset))
+    imported = import_minari(dataset)
+    findings = tuple(check(imported, card))
+    episodes = relabel(card, checked(imported))
     normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(episodes))
     far = earlier.far_starts if earlier else far_starts(card, episodes)
     kept = episodes.select(_kept(agent, episodes))
     if not len(kept):
         raise ToolkitError(f"{dataset}: of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
     replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma)
-    return Material(normalizer, far, replay, len(kept))
+    return Material(normalizer, far, replay, len(kept), findings)
 
 
 def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:

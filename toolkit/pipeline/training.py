@@ -28,6 +28,8 @@ def run_offline(context: Context, name: str, stage: OfflineStage, found: Found |
     agent = stage_agent(context, stage)
     material = prepare(context.plan.card, _dataset(context, name), agent, stage.gamma)
     assert material.replay is not None
+    for rule, finding in {finding.rule: finding for finding in reversed(material.findings)}.items():
+        context.console.note(f"{name}: the data: {finding} ({rule}; all: toolkit data validate)")
     learner = Learner(agent, context.seeds, stage.updates, stage.compile, stage.precision)
     plan = OfflinePlan(
         updates=stage.updates,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
+from toolkit.maze import Maze
 from toolkit.report.chart import Figure
 from toolkit.report.run import Run, Stage, real
 from toolkit.report.svg import Floats, tag
-from toolkit.types import Json
+from toolkit.types import Episodes, Json, ToolkitError
 
 CELL = 100  # pixels a side
 MOST_PIECES = 180
@@ -77,6 +79,29 @@ def _routes_figure(stage: Stage) -> Figure | None:
     caption = f"{len(reached)} of {len(routes)} recorded routes reach the goal."
     title = f"Routes after {stage.name}"
     return Figure(title, caption, board.picture(drawn, f"{title}: {caption}"), legend)
+
+
+def write_coverage(path: Path, maze: Maze, goal: Any, episodes: Episodes) -> Path:
+    """Draw recorded episodes in their maze into an .svg that stands alone; `goal` is (x, y), or None for many.
+
+    Raises ToolkitError where the data has no positions.
+    """
+    if episodes.achieved.shape[1] != 2:
+        raise ToolkitError(f"expected achieved goals (x, y) to draw, got {episodes.achieved.shape[1]} numbers")
+    layout = {"maze": maze.wall.astype(int).tolist(), "scale": maze.scale, "goal": None if goal is None else list(goal)}
+    board = _Board(layout)
+    drawn = []
+    for e in _spread(range(len(episodes)), MOST_PIECES):
+        rows = slice(episodes.starts[e], episodes.starts[e + 1])
+        style = "piece reaches" if episodes.terminated[rows].any() else f"piece line{1 + e % 6}"
+        drawn.append(board.path(episodes.achieved[rows], style, ""))
+    css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    picture = board.picture(drawn, "Recorded episodes in the maze")
+    text = str(picture).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    text = text.replace("<rect ", f"<style><![CDATA[{css}]]></style><rect ", 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 class _Board:

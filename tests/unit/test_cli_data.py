@@ -1,0 +1,159 @@
+"""`toolkit data` as a shell sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import h5py
+import minari
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.unit.test_importers import after, d4rl_arrays, flat, ogbench_arrays, truth
+from toolkit.cli import app
+from toolkit.collect import collect
+from toolkit.controllers import load_recipe
+from toolkit.data.minari import read_minari
+from toolkit.recordings import choose, merge
+from toolkit.tasks import load_card, relabel
+from toolkit.types import Episodes, ToolkitError
+
+CARD = load_card("pointmaze-umaze")
+
+
+def data(*arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, ["data", *arguments])
+    assert result.exit_code == code, result.output
+    if "--json" in arguments and result.stdout:
+        return json.loads(result.stdout)
+    return result.stdout if code == 0 or result.stdout else result.stderr
+
+
+def same(one: Episodes, other: Episodes) -> None:
+    for name, rows in one.__dict__.items():
+        np.testing.assert_array_equal(getattr(other, name), rows, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = load_recipe("navigate").model_copy(update={"episodes": 8})
+    return collect(recipe, CARD, tmp_path_factory.mktemp("data") / "root", seed=3)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_list_and_show(recorded: Path, here: Path) -> None:
+    root = str(recorded.parents[1])
+    (entry,) = data("list", root, "--json")["datasets"]
+    assert (entry["id"], entry["total_episodes"]) == ("pointmaze/umaze-navigate-v0", 8)
+    assert "8 episodes" in data("list", root)
+    (recorded.parents[1] / "link").symlink_to(recorded.parents[1])
+    assert len(data("list", root, "--json")["datasets"]) == 1
+    shown = data("show", entry["id"], "--root", root, "--task", CARD.name, "--out", "pictures", "--json")
+    episodes = relabel(CARD, read_minari(recorded))
+    assert (shown["episodes"], shown["transitions"]) == (len(episodes), episodes.transitions)
+    assert shown["length"]["max"] == episodes.lengths.max()
+    picture = ElementTree.parse(here / shown["picture"]).getroot()
+    assert len(picture.findall("{*}path")) >= len(episodes)
+    assert "success" in data("show", str(recorded))
+    assert "expected --task too" in data("show", str(recorded), "--out", "x", code=2)
+
+
+def test_validate(recorded: Path, here: Path) -> None:
+    report = data("validate", str(recorded), "--task", CARD.name, "--json")
+    assert (report["errors"], report["warnings"]) == (0, 0)
+    arrays = d4rl_arrays(truth(), next_observations=after(truth()), actions=2 * flat(truth(), "action"))
+    arrays["rewards"] = arrays["rewards"].copy()
+    arrays["rewards"][4] = np.nan
+    np.savez(here / "bad.npz", **arrays)
+    report = data("validate", "bad.npz", "--json", code=2)
+    rules = {finding["rule"] for finding in report["findings"]}
+    assert rules == {"not-finite", "action-bounds"} and report["findings"][0]["severity"] == "error"
+    assert "1 errors" in data("validate", "bad.npz", "--waive", "action-bounds", code=2)
+    data("validate", "bad.npz", "--waive", "action-bounds", "--waive", "not-finite")
+    data("validate", "bad.npz", "--action-bounds", "-2,2", "--waive", "not-finite")
+    assert "expected the name of a rule" in data("validate", "bad.npz", "--waive", "nan", code=2)
+    (here / "none.npz").write_bytes(b"PK")
+    assert data("validate", "none.npz", "--json", code=2)["findings"][0]["rule"] == "unreadable"
+
+
+def test_convert_there_and_back(recorded: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minari to D4RL to Minari: the same episodes; Minari itself opens what is written."""
+    data("convert", str(recorded), "walk.hdf5", "--to", "d4rl")
+    data("convert", "walk.hdf5", "mine/walk-v0", "--task", CARD.name)
+    back = here / "data/mine/walk-v0"
+    one, other = read_minari(recorded), read_minari(back)
+    for name in ("obs", "achieved", "desired", "action", "reward", "terminated", "truncated", "starts"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "data"))
+    opened = minari.load_dataset("mine/walk-v0")
+    assert opened.total_episodes == 8 and opened.env_spec.id == CARD.env_id
+    np.testing.assert_array_equal(next(opened.iterate_episodes()).observations["observation"], one.obs[: one.starts[1]])
+    assert "exists already" in data("convert", "walk.hdf5", "mine/walk-v0", code=2)
+    assert "exists already" in data("convert", str(recorded), "walk.hdf5", "--to", "d4rl", code=2)
+    data("convert", "walk.hdf5", "mine/walk-v0", "--replace")
+    assert minari.load_dataset("mine/walk-v0").env_spec is None
+    with h5py.File(here / "walk.hdf5") as file:
+        assert sorted(file) == [
+            "actions",
+            "infos",
+            "next_observations",
+            "observations",
+            "rewards",
+            "terminals",
+            "timeouts",
+        ]
+
+
+def test_convert_to_ogbench_and_relabel(recorded: Path, here: Path) -> None:
+    data("convert", str(recorded), "walk.npz", "--to", "ogbench")
+    with np.load(here / "walk.npz") as file:
+        assert np.flatnonzero(file["terminals"]).tolist() == (read_minari(recorded).starts[1:] - 1).tolist()
+    data("relabel", "walk.npz", "mine/goal-v0", "--task", CARD.name, "--achieved", "0:2")
+    one, other = relabel(CARD, read_minari(recorded)), read_minari(here / "data/mine/goal-v0")
+    same(one, other)
+    assert "expected data with achieved goals" in data("relabel", "walk.npz", "mine/b-v0", "--task", CARD.name, code=2)
+
+
+def test_plain_observations_open_in_minari(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(here / "play.npz", **ogbench_arrays(truth()))
+    data("convert", "play.npz", "their/play-v0")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "data"))
+    first = minari.load_dataset("their/play-v0")[0]
+    np.testing.assert_array_equal(first.observations, truth()[0].obs)
+    assert first.truncations[-1]
+
+
+def test_merge_and_split(recorded: Path, here: Path) -> None:
+    whole = read_minari(recorded)
+    data("split", str(recorded), "part/a-v0", "part/b-v0", "--share", "0.25", "--seed", "1")
+    a, b = (read_minari(here / f"data/part/{name}-v0") for name in "ab")
+    assert (len(a), len(b)) == (2, 6)
+    data("split", str(recorded), "part/c-v0", "--episodes", "2:5")
+    same(whole.select([2, 3, 4]), read_minari(here / "data/part/c-v0"))
+    data("merge", "part/all-v0", "part/a-v0", "part/b-v0")
+    joined = read_minari(here / "data/part/all-v0")
+    assert joined.transitions == whole.transitions
+    same(merge([a, b]), joined)
+    ended = np.logical_or.reduceat(whole.terminated, whole.starts[:-1])
+    assert choose(whole, success=bool(ended[0]), span="0:4", share=1.0).tolist() == [
+        e for e in range(4) if ended[e] == ended[0]
+    ]
+    for arguments in ({"span": "3"}, {"span": "9:10"}, {"span": ":"}):
+        with pytest.raises(ToolkitError):
+            choose(whole, **arguments)  # type: ignore[arg-type]
+    np.savez(here / "play.npz", **ogbench_arrays(truth()))
+    assert "of one width" in data("merge", "part/x-v0", "part/a-v0", "play.npz", code=2)
+
+
+@pytest.mark.parametrize("name", ["../x-v0", "/tmp/x-v0", "a/../../x-v0", "x"])
+def test_targets_that_lead_elsewhere_are_refused(recorded: Path, here: Path, name: str) -> None:
+    assert "expected NAMESPACE/NAME-vNUMBER" in data("convert", str(recorded), name, code=2)

@@ -1,0 +1,106 @@
+"""Episodes as other projects store them: Minari without a simulator at hand, OGBench's .npz, D4RL's HDF5."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from toolkit.data.imported import acting
+from toolkit.data.minari_writer import RecordedEpisode, write_minari
+from toolkit.files import sync
+from toolkit.types import Episodes, Json, ToolkitError
+
+
+def to_minari(
+    episodes: Episodes, dataset_id: str, root: Path, *, env_spec: str | None, metadata: Json, replace: bool = False
+) -> Path:
+    """Write a data set `dataset_id` below `root`, as `write_minari` does; its folder.
+
+    Observations are a Dict with goals, or plain where there are none; actions lie in [-1, 1]. `env_spec` is the JSON of
+    an environment's specification that is known, never one that came out of a file.
+    """
+    from gymnasium.spaces import Box, Dict
+
+    def unbounded(width: int) -> Box:
+        return Box(-np.inf, np.inf, (width,), np.float32)
+
+    seen = unbounded(episodes.obs.shape[1])
+    goals = unbounded(episodes.achieved.shape[1])
+    with_goals = Dict({"observation": seen, "achieved_goal": goals, "desired_goal": goals})
+    return write_minari(
+        _recorded(episodes),
+        dataset_id,
+        root,
+        observation_space=with_goals if goals.shape[0] else seen,
+        action_space=Box(-1, 1, episodes.action.shape[1:], np.float32),
+        env_spec=env_spec,
+        metadata=metadata,
+        replace=replace,
+    )
+
+
+def _recorded(episodes: Episodes) -> Iterator[RecordedEpisode]:
+    goals = {"achieved_goal": episodes.achieved, "desired_goal": episodes.desired} if episodes.achieved.shape[1] else {}
+    for begin, end in zip(episodes.starts[:-1].tolist(), episodes.starts[1:].tolist(), strict=True):
+        steps = slice(begin, end - 1)
+        yield RecordedEpisode(
+            seed=None,
+            observations={name: rows[begin:end] for name, rows in {"observation": episodes.obs, **goals}.items()},
+            actions=episodes.action[steps],
+            rewards=episodes.reward[steps].astype(np.float64),
+            terminations=episodes.terminated[steps],
+            truncations=episodes.truncated[steps],
+        )
+
+
+def to_ogbench(episodes: Episodes, path: Path, replace: bool = False) -> Path:
+    """Write OGBench's layout: T + 1 states a trajectory, the last marked. Rewards and kinds of ends are not in it."""
+    terminals = (~acting(episodes.starts)).astype(np.float32)
+
+    def write(file: Path) -> None:
+        with file.open("wb") as out:
+            np.savez_compressed(out, observations=episodes.obs, actions=episodes.action, terminals=terminals)
+
+    return _whole(path, write, replace)
+
+
+def to_d4rl(episodes: Episodes, path: Path, replace: bool = False) -> Path:
+    """Write D4RL's layout with `next_observations`, so that nothing is lost but goals seen after a last step."""
+    rows = np.flatnonzero(acting(episodes.starts))
+
+    def write(file: Path) -> None:
+        with h5py.File(file, "w") as out:
+            arrays = {
+                "observations": episodes.obs[rows],
+                "next_observations": episodes.obs[rows + 1],
+                "actions": episodes.action[rows],
+                "rewards": episodes.reward[rows],
+                "terminals": episodes.terminated[rows],
+                "timeouts": episodes.truncated[rows],
+            }
+            if episodes.desired.shape[1]:
+                arrays["infos/goal"] = episodes.desired[rows]
+            for name, array in arrays.items():
+                out.create_dataset(name, data=array, track_times=False)
+
+    return _whole(path, write, replace)
+
+
+def _whole(path: Path, write: Callable[[Path], None], replace: bool) -> Path:
+    """The file appears whole or not at all."""
+    if path.is_symlink() or path.is_dir() or (path.exists() and not replace):
+        raise ToolkitError(f"{path}: this file exists already; expected a free name, or --replace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync(path.parent)
+    return path

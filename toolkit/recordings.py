@@ -1,0 +1,166 @@
+"""Recorded data from file to file: open it, check it against a task card, describe, join, divide and write it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from toolkit.data import exporters
+from toolkit.data.audit import Expected, audit
+from toolkit.data.finding import Finding
+from toolkit.data.imported import Imported, acting
+from toolkit.data.importers import read_data
+from toolkit.data.importers.options import Options
+from toolkit.data.minari import dataset_path, read_metadata
+from toolkit.tasks import TaskCard, make_env, relabel
+from toolkit.types import Episodes, IntArray, Json, ToolkitError
+
+Target = Literal["minari", "ogbench", "d4rl"]
+
+_DEPTH = 6  # folders below a root in which data sets are looked for
+
+
+def find_data(name: str, root: Path) -> Path:
+    """The path of that name, or else the Minari data set of that id below `root`."""
+    path = Path(name)
+    if path.exists():
+        return path
+    if path.suffix or path.is_absolute() or ".." in path.parts:
+        raise ToolkitError(f"{name}: expected a data set, found nothing")
+    return dataset_path(name, root)
+
+
+def open_data(name: str, root: Path, format: str | None = None, options: Options | None = None) -> Imported:
+    """A data set by path or by id below `root`, in any format that is known. Raises ToolkitError."""
+    return read_data(find_data(name, root), format, options)
+
+
+def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
+    """What the audit finds, measured at the task card too where one is given and the data has its kind of goals."""
+    return audit(imported, None if card is None else _expected(imported.episodes, card))
+
+
+def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
+    """What the card says about each row; None where the data has no goals to go by."""
+    goal, width = card.goal_xy, episodes.achieved.shape[1]
+    if not width or (goal is not None and len(goal) != width):
+        return None
+    desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
+    success = np.zeros(len(episodes.reward), np.bool_)
+    success[:-1] = card.reached(episodes.achieved, desired)[1:]  # a step is paid for where it leads
+    success &= acting(episodes.starts)
+    reward = np.where(success, card.reward.success, card.reward.step).astype(np.float32)
+    return Expected(card.env_id, card.max_episode_steps, reward, success)
+
+
+def listed(root: Path) -> list[Json]:
+    """Every Minari data set below `root` by id, with what its metadata says. Links are not followed."""
+    found = []
+    for depth in range(1, _DEPTH):
+        for file in sorted(root.glob("/".join(["[!.]*"] * depth + ["data", "metadata.json"]))):
+            folder = file.parents[1]
+            if any(parent.is_symlink() for parent in (folder, *folder.parents) if parent.is_relative_to(root)):
+                continue
+            entry: Json = {"id": folder.relative_to(root).as_posix(), "path": str(folder)}
+            try:
+                metadata = read_metadata(folder)
+            except ToolkitError as error:
+                found.append({**entry, "error": str(error)})
+                continue
+            keys = ("total_episodes", "total_steps", "dataset_size", "description")
+            found.append(entry | {key: metadata.get(key) for key in keys})
+    return sorted(found, key=lambda entry: str(entry["id"]))
+
+
+def describe(imported: Imported, episodes: Episodes) -> Json:
+    """Shape, lengths, returns, ends and share of success of `episodes`, with where they come from."""
+    returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
+    success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
+    return {
+        **imported.source.summary(),
+        "episodes": len(episodes),
+        "transitions": episodes.transitions,
+        "observation": episodes.obs.shape[1],
+        "goal": episodes.achieved.shape[1],
+        "action": episodes.action.shape[1],
+        "length": _spread(episodes.lengths),
+        "return": _spread(returns),
+        "terminated_share": float(success.mean()),
+    }
+
+
+def _spread(values: Any) -> Json:
+    low, median, high = np.quantile(values, [0, 0.5, 1]).tolist()
+    return {"min": low, "median": median, "max": high, "mean": float(np.mean(values))}
+
+
+def merge(parts: Sequence[Episodes]) -> Episodes:
+    """All episodes, one part after the other. Raises ToolkitError where their widths differ."""
+    shapes = [tuple(getattr(part, key).shape[1] for key in ("obs", "achieved", "action")) for part in parts]
+    if len(set(shapes)) > 1:
+        raise ToolkitError(f"merge: expected data sets of one width (observation, goal, action), got {shapes}")
+    offsets = np.cumsum([0, *(part.starts[-1] for part in parts)])
+    starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
+    keys = ("obs", "achieved", "desired", "action", "reward", "terminated", "truncated")
+    joined = {key: np.concatenate([getattr(part, key) for part in parts]) for key in keys}
+    return Episodes(**joined, starts=np.concatenate([*starts, offsets[-1:]]).astype(np.int64))
+
+
+def choose(
+    episodes: Episodes, span: str | None = None, share: float | None = None, success: bool | None = None, seed: int = 0
+) -> IntArray:
+    """Indices of some episodes: `span` FIRST:END, a random `share`, those that terminate or do not; all that are named.
+
+    Raises ToolkitError where none is left, or none left out.
+    """
+    chosen = np.ones(len(episodes), np.bool_)
+    if span is not None:
+        first, colon, end = span.partition(":")
+        if not colon or not all(not text or text.isdecimal() for text in (first, end)):
+            raise ToolkitError(f"--episodes {span}: expected FIRST:END, such as 0:100; either may be left out")
+        place = np.arange(len(episodes))
+        chosen &= (place >= int(first or 0)) & (place < int(end or len(episodes)))
+    if success is not None:
+        chosen &= np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1]) == success
+    if share is not None:
+        left = np.flatnonzero(chosen)
+        kept = np.random.default_rng(seed).permutation(left)[: round(share * len(left))]
+        chosen = np.isin(np.arange(len(episodes)), kept)
+    if not chosen.any() or chosen.all():
+        raise ToolkitError(f"split: {int(chosen.sum())} of {len(episodes)} episodes are chosen; expected some, not all")
+    return np.flatnonzero(chosen)
+
+
+def relabelled(episodes: Episodes, card: TaskCard) -> Episodes:
+    """The episodes under the card's rule. Raises ToolkitError where that leaves none."""
+    made = relabel(card, episodes)
+    if not len(made):
+        raise ToolkitError(f"task {card.name}: no episode has a step outside of its goal")
+    return made
+
+
+def write(
+    episodes: Episodes,
+    out: str,
+    root: Path,
+    *,
+    to: Target = "minari",
+    made: Json,
+    card: TaskCard | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write episodes in a format; `made` says how they came about. For Minari `out` is an id below `root`.
+
+    The environment's specification is the card's where one is given: what a file said about it is not passed on.
+    """
+    if to == "ogbench":
+        return exporters.to_ogbench(episodes, Path(out), replace)
+    if to == "d4rl":
+        return exporters.to_d4rl(episodes, Path(out), replace)
+    spec = None if card is None else make_env(card).env_spec.to_json()
+    description = f"{made['command']} of {', '.join(made['of'])}"
+    metadata = {"description": description, "toolkit": made}
+    return exporters.to_minari(episodes, out, root, env_spec=spec, metadata=metadata, replace=replace)
