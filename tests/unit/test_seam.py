@@ -36,6 +36,11 @@ PAIRS = [
     ("cql", "sac", ["Q", "pi"]),
     ("iql", "iql", ["V", "Q", "pi"]),
     ("bc", "sac", ["pi"]),
+    ("awr", "iql", ["V", "pi"]),
+    ("ivl", "sac", ["pi"]),
+    ("awac", "sac", ["Q", "pi"]),
+    ("td3_bc", "sac", ["Q", "pi"]),
+    ("td3_bc", "td3", ["Q", "pi"]),
 ]
 
 
@@ -43,11 +48,16 @@ PAIRS = [
 def test_networks_of_the_same_name_carry_over_whole(before: str, after: str, carried: list[str]) -> None:
     offline, online = state(before, moved=True), state(after, seeds=(7, 8))
     result = carry(offline, online, Seam())
-    targets = ["Q_targ"] if "Q" in carried else []
+    targets = [f"{name}_targ" for name in carried if f"{name}_targ" in online._fields]
     for name in [*carried, *targets]:
         assert equal(getattr(result, name), getattr(offline, name)), name
     for name in set(online._fields) - {*carried, *targets}:
         assert equal(getattr(result, name), getattr(online, name)), name
+
+
+def test_the_target_of_a_policy_begins_at_the_policy_that_has_none() -> None:
+    offline = state("bc", moved=True)
+    assert equal(carry(offline, state("td3_bc"), Seam()).pi_targ, offline.pi.p)
 
 
 def test_nothing_is_shared_with_the_offline_state() -> None:
