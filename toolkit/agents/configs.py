@@ -46,7 +46,7 @@ class FilteredBCConfig(BCConfig):
 
 
 class AWRConfig(AgentConfig):
-    """Temperature and bound of the authors' code, which divides the advantage by its standard deviation first."""
+    """Temperature and bound of the authors' code, which standardises the advantage first."""
 
     beta: NonNegativeFloat = 1.0
     """Inverse temperature of the advantage; 0 imitates."""
@@ -106,7 +106,7 @@ class IQLConfig(AgentConfig):
 
 
 class TD3Config(AgentConfig):
-    """Defaults of the paper."""
+    """Defaults of the authors' code."""
 
     policy_every: PositiveInt = 2
     """Critic updates to one update of the policy."""
@@ -132,7 +132,7 @@ class TD3BCConfig(TD3Config):
 
 
 class ReBRACConfig(TD3Config):
-    """Networks of the paper and its penalties for AntMaze; tune these first, from 0.001 to 1."""
+    """Networks of the paper and its penalties for AntMaze, with rewards 100 times larger there; tune these first."""
 
     hidden: tuple[PositiveInt, ...] = (256, 256, 256)
     """Widths of the hidden layers of every network."""
