@@ -7,19 +7,18 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import gc
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from toolkit import __version__, cli_data
-from toolkit.command import AsJson, answer
+from toolkit import __version__, cli_data, cli_measure
+from toolkit.command import AsJson, Progress, Workers, answer, episodes_shown
 from toolkit.types import Json
 
 app = typer.Typer(
@@ -31,8 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_data.app, name="data")
 
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
-Progress = Literal["auto", "plain", "none"]
+cli_measure.mount(app)
 
 
 @app.command()
@@ -88,7 +86,7 @@ def collect(
         from toolkit.tasks import load_card
 
         card = load_card(task or chosen.task)
-        with _progress("collect") as show:
+        with episodes_shown("collect") as show:
             dataset = collect(chosen, card, out, seed, workers or cores(), show, replace)
         return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": chosen.episodes}
 
@@ -117,7 +115,7 @@ def evaluate(
     def call() -> Json:
         from toolkit.assess import evaluate_run
 
-        with _progress("evaluate") as show:
+        with episodes_shown("evaluate") as show:
             return evaluate_run(run, episodes, starts, workers, out, video, show, until_ci)
 
     def lines(summary: Json) -> list[str]:
@@ -191,23 +189,3 @@ def main() -> None:
 def _terminated(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
     raise SystemExit(143)
-
-
-@contextlib.contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A console with one stage, moved by calls of (episodes done, episodes in all)."""
-    from toolkit.console import Console
-
-    with Console() as console:
-        started = False
-
-        def show(done: int, total: int) -> None:
-            nonlocal started
-            if not started:
-                console.stage_started(name, total, "episodes")
-                started = True
-            console.advance(done)
-
-        yield show
-        if started:
-            console.stage_finished(name)

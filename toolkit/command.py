@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 import typer
 
 from toolkit.types import Json, ToolkitError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
+Progress = Literal["auto", "plain", "none"]
 
 
 def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]) -> Json:
@@ -29,3 +31,23 @@ def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]
     for line in [json.dumps(result, allow_nan=False)] if as_json else lines(result):
         print(line)
     return result
+
+
+@contextlib.contextmanager
+def episodes_shown(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A console with one stage, moved by calls of (episodes done, episodes in all)."""
+    from toolkit.console import Console
+
+    with Console() as console:
+        started = False
+
+        def show(done: int, total: int) -> None:
+            nonlocal started
+            if not started:
+                console.stage_started(name, total, "episodes")
+                started = True
+            console.advance(done)
+
+        yield show
+        if started:
+            console.stage_finished(name)

@@ -77,6 +77,7 @@ class _Plan:
     base_seed: int
     record: bool
     first: int
+    goals: tuple[Cell, ...] | None
 
     def shares(self) -> list[range]:
         return [range(at, min(at + SHARE, self.episodes)) for at in range(self.first, self.episodes, SHARE)]
@@ -85,12 +86,14 @@ class _Plan:
         return int(np.random.SeedSequence((self.base_seed, seed, episode)).generate_state(1)[0])
 
     def options(self, seed: int, episode: int) -> Json | None:
-        """The start cell: every cell once in each turn, in an order drawn anew for each turn and seed."""
+        """Start and goal: every start once in each turn, in an order drawn anew for each turn and seed."""
         if self.starts is None:
             return None
         turn, place = divmod(episode, len(self.starts))
         order = np.random.Generator(np.random.Philox(key=[self.base_seed, (seed << 32) + turn]))
-        return {"start_cell": self.starts[order.permutation(len(self.starts))[place]]}
+        chosen = order.permutation(len(self.starts))[place]
+        goal = {} if self.goals is None else {"goal_cell": self.goals[chosen]}
+        return {"start_cell": self.starts[chosen], **goal}
 
 
 def evaluate(
@@ -104,10 +107,12 @@ def evaluate(
     record_routes: bool = False,
     progress: Progress | None = None,
     first: int = 0,
+    goals: Sequence[Cell] | None = None,
 ) -> EvalResult:
     """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A); of them those from `first` on.
 
-    `starts` are the cells to begin in, each equally often; None leaves that to the card. With `workers` above 1 the
+    `starts` are the cells to begin in, each equally often, and `goals` the cells each of them leads to; None leaves
+    that to the card. With `workers` above 1 the
     work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
     as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not finite, or a
     process dies.
@@ -118,7 +123,8 @@ def evaluate(
             f"got {seeds}, {episodes}, {workers} and {len(starts) if starts is not None else 'any'}"
         )
     cells = None if starts is None else tuple((int(row), int(col)) for row, col in starts)
-    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first)
+    ends = None if goals is None else tuple((int(row), int(col)) for row, col in goals)
+    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first, ends)
     shares = plan.shares()
     count = _Count(plan, progress)
     workers = min(workers, len(shares), seeds * (episodes - first) * card.max_episode_steps // WORTH)

@@ -148,7 +148,7 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
         raise ToolkitError(f"{folder}: no such folder; expected a run, one of its stages or a checkpoint")
     stages = folder / "stages"
     # a stage's folder has a manifest.json of its own, so what lies in it is looked at first
-    places = [folder / "checkpoint", folder] + [stages / name / "checkpoint" for name in _last_first(folder)]
+    places = [folder / "checkpoint", folder] + [stages / name / "checkpoint" for name in reversed(stage_names(folder))]
     for place in places:
         if checkpoint.exists(place):
             return place
@@ -157,14 +157,14 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     )
 
 
-def _last_first(run: Path) -> list[str]:
-    """Names of a run's stages, in the order of its pipeline, last first."""
+def stage_names(run: Path) -> list[str]:
+    """Names of a run's stages, in the order of its pipeline."""
     resolved = run / "pipeline.yaml"
     if not resolved.is_file():
         return []
     value = parse(resolved.read_text(encoding="utf-8"), str(resolved)).value
     stages = value.get("stages") if isinstance(value, dict) else None
-    return [str(name) for name in reversed(list(stages))] if isinstance(stages, dict) else []
+    return [str(name) for name in stages] if isinstance(stages, dict) else []
 
 
 def _valid(model: Any, value: Any) -> Any:

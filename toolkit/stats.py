@@ -70,7 +70,7 @@ def seed_ci(means: npt.ArrayLike) -> tuple[float, float]:
         cut = int(0.25 * count)
         kept = count - 2 * cut
         spread = float(np.clip(values, values[cut], values[-1 - cut]).std(ddof=1))
-        half = _student(kept - 1) * (1 + 0.65 / kept) * spread * math.sqrt(count) / kept
+        half = student(kept - 1) * (1 + 0.65 / kept) * spread * math.sqrt(count) / kept
     middle = float(iqm(values))
     return middle - half, middle + half
 
@@ -120,7 +120,7 @@ def value_summary(values: npt.ArrayLike) -> Json:
         low, high = seed_ci([row.mean() for row in known])
     elif known and len(known[0]) > 1:
         row = known[0]
-        half = _student(len(row) - 1) * float(row.std(ddof=1)) / math.sqrt(len(row))
+        half = student(len(row) - 1) * float(row.std(ddof=1)) / math.sqrt(len(row))
         low, high = float(row.mean()) - half, float(row.mean()) + half
     return {
         "iqm": float(iqm([row.mean() for row in known])) if known else None,
@@ -197,7 +197,7 @@ def paired(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Json:
     count, mean = len(gap), float(gap.mean())
     if count < 2:
         return {"difference": mean, "ci95": [None, None], "p": None, "least_p": None, "seeds": count}
-    half = _student(count - 1) * float(gap.std(ddof=1)) / math.sqrt(count)
+    half = student(count - 1) * float(gap.std(ddof=1)) / math.sqrt(count)
     if count <= EXACT:
         flips = np.array(list(product((-1.0, 1.0), repeat=count)))
     else:
@@ -213,7 +213,7 @@ def _by_task(scores: npt.ArrayLike) -> Numbers:
     return values.reshape(-1, 1) if values.ndim == 1 else values
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int) -> float:
     """The 97.5 % point of Student's t; Cornish and Fisher's expansion is right to 0.1 % from 4 degrees on."""
     exact = (12.7062, 4.30265, 3.18245)
     if freedom <= len(exact):

@@ -6,7 +6,7 @@ from typing import Any
 
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
 from toolkit.types import Json
 
 # Measured on two cores with bf16 units; hidden layers of 256, batch 256. Other machines: a factor of two either way.
@@ -15,6 +15,7 @@ SIMULATED = 9000.0  # environment steps a second, one process
 STARTING = 3.0  # seconds until a stage works
 COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
 EAGER = 0.4  # speed without it
+STITCHES = 4  # groups of starts
 EPISODE = 90  # steps of an average one
 ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
 
@@ -46,6 +47,9 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
             return _entry(_updating(stage, updates, seeds) + stepping, size)
         case EvaluateStage():
             played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * EPISODE
+            return _entry(STARTING + played / SIMULATED, 200_000)
+        case StitchStage():
+            played = seeds * stage.episodes * (1 + len(stage.of)) * STITCHES * EPISODE
             return _entry(STARTING + played / SIMULATED, 200_000)
     raise TypeError(stage)
 

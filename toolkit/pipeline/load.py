@@ -17,6 +17,7 @@ from toolkit.pipeline.spec import (
     OnlineStage,
     PipelineSpec,
     Stage,
+    StitchStage,
     TrainingStage,
     before,
     data_of,
@@ -65,9 +66,11 @@ def _problems(raw: Json) -> Iterator[Problem]:
         match stage:
             case CollectStage():
                 yield from _catalogue("datasets", (*keys, "recipe"), stage.recipe)
-            case EvaluateStage():
+            case EvaluateStage() | StitchStage():
                 for index, source in enumerate(stage.of):
                     yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
+                if isinstance(stage, StitchStage):
+                    yield from _one_recording((*keys, "of"), stage, known)
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
                 yield from _agent(keys, stage)
@@ -96,6 +99,15 @@ def _agent(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:
         return
     for inner, text in validate(CONFIGS[stage.agent], stage.config)[1]:
         yield Problem((*keys, "config", *inner), text)
+
+
+def _one_recording(keys: Keys, stage: StitchStage, known: Mapping[str, Any]) -> Iterator[Problem]:
+    """Stitches are counted on one recording."""
+    if all(isinstance(known.get(source), OfflineStage | OnlineStage) for source in stage.of):
+        sources = {data_of(source, known) for source in stage.of}
+        if len(sources) > 1 or None in sources:
+            names = ", ".join(sorted(source or "none" for source in sources))
+            yield Problem(keys, f"expected stages that learn from one and the same recording, got {names}")
 
 
 def _reference(

@@ -21,14 +21,22 @@ from toolkit.pipeline.context import Plan
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.material import make_agent
 from toolkit.pipeline.seam import carry
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, PipelineSpec, plan
+from toolkit.pipeline.spec import (
+    CollectStage,
+    EvaluateStage,
+    OfflineStage,
+    OnlineStage,
+    PipelineSpec,
+    StitchStage,
+    plan,
+)
 from toolkit.tasks import TaskCard, load_card, make_env
 from toolkit.types import Json, ToolkitError
 
 # Say how to work, not what comes out.
 _WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
 # Modules that change what a person sees, not what a stage leaves.
-_BESIDE = {"cli.py", "console", "report", "log.py"}
+_BESIDE = {"cli.py", "cli_data.py", "cli_measure.py", "command.py", "console", "report", "log.py"}
 
 
 def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -103,7 +111,7 @@ def _check_recordings(made: Plan) -> None:
 def _check_starts(made: Plan) -> None:
     """Far starts are known only where a recording and a fixed goal are."""
     for name, stage in made.spec.stages.items():
-        if isinstance(stage, CollectStage) or stage.starts != "far":
+        if isinstance(stage, CollectStage | StitchStage) or stage.starts != "far":
             continue
         sources = stage.of if isinstance(stage, EvaluateStage) else (name,)
         for source in sources:

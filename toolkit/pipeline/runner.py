@@ -110,6 +110,11 @@ def _run(context: Context, name: str, afresh: bool) -> tuple[Json, float]:
 def _line(manifest: Json) -> str:
     """What came of a stage, in a few words."""
     result = manifest["result"]
+    if "stitching" in result:
+        scores = {of: entry["score"] for of, entry in result["stitching"]["policies"].items()}
+        return "stitching score " + ", ".join(
+            f"{of} {number(score['iqm']) if score else '-'}" for of, score in scores.items()
+        )
     if "success" in result:
         low, high = result["success"]["ci95"]
         return f"success {number(result['success']['iqm'])} ({number(low)} to {number(high)})"

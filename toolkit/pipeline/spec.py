@@ -161,8 +161,20 @@ class EvaluateStage(Strict):
     """Processes; the result does not depend on it."""
 
 
+class StitchStage(Strict):
+    """Measure finished policies against the number of trajectories that had to be joined."""
+
+    kind: Literal["stitch"]
+    of: tuple[str, ...] = Field(min_length=1)
+    """Training stages whose policies to measure; all of them learned from the same recording."""
+    episodes: PositiveInt = 50
+    """Episodes of each seed for each number of stitches."""
+    workers: PositiveInt | Literal["auto"] = "auto"
+    """Processes; the result does not depend on it."""
+
+
 TrainingStage = OfflineStage | OnlineStage
-Stage = Annotated[CollectStage | OfflineStage | OnlineStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[CollectStage | OfflineStage | OnlineStage | EvaluateStage | StitchStage, Field(discriminator="kind")]
 
 
 class PipelineSpec(Strict):
@@ -218,6 +230,8 @@ def _what(stage: Stage, seeds: int) -> str:
             return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, {stage.utd:g} updates a step{warm}"
         case EvaluateStage():
             return f"{stage.episodes} episodes a seed from {stage.starts} starts"
+        case StitchStage():
+            return f"{stage.episodes} episodes a seed for each number of stitches"
 
 
 def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
@@ -226,6 +240,8 @@ def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
             return ()
         case EvaluateStage(of=of):
             return of
+        case StitchStage(of=of):
+            return (*of, *filter(None, [spec.data_of(of[0])]))
         case stage:
             start = stage.start if isinstance(stage, OnlineStage) else None
             return tuple(source for source in (start, spec.data_of(name)) if source)

@@ -1,4 +1,4 @@
-"""The other two kinds of stage, and the one place that knows all four."""
+"""Collecting and evaluating, and the one place that knows every kind of stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from toolkit.data.minari import read_minari
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.pictures import write_pieces, write_routes
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.pipeline.stitch import run_stitch
 from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
@@ -32,6 +33,8 @@ def run_stage(context: Context, name: str, found: Found | None) -> Json:
             return run_online(context, name, stage, found)
         case EvaluateStage() as stage:
             return run_evaluate(context, name, stage)
+        case StitchStage() as stage:
+            return run_stitch(context, name, stage)
 
 
 def leftovers(context: Context, name: str) -> list[Path]:

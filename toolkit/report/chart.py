@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +12,11 @@ import numpy as np
 from markupsafe import Markup
 
 from toolkit.report.svg import Axis, Floats, area, line, tag, tick_label, value_axis
+from toolkit.stats import student
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 MOST_POINTS = 240  # of a curve; more cannot be told apart
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Curve:
     colour: int  # 1 to 6, a colour of the page
     steps: Floats
     values: Floats
+    limits: tuple[float, float] = (-math.inf, math.inf)  # what a value can be
 
     @cached_property
     def mean(self) -> Floats:
@@ -37,25 +39,24 @@ class Curve:
 
     @cached_property
     def interval(self) -> tuple[Floats, Floats] | None:
-        """95 % bootstrap interval of the mean over seeds, two of (n,); None with one seed."""
+        """95 % interval of the mean over seeds (Student's t), two of (n,); None with one seed."""
         seeds = self.values.shape[1]
         if seeds < 2:
             return None
-        drawn = np.random.Generator(np.random.Philox(key=7)).integers(seeds, size=(RESAMPLES, seeds))
-        means = self.values[:, drawn].mean(-1)  # (n, RESAMPLES)
-        low, high = np.percentile(means, [2.5, 97.5], axis=1)
+        half = student(seeds - 1) * self.values.std(1, ddof=1) / math.sqrt(seeds)
+        low, high = np.clip([self.mean - half, self.mean + half], *self.limits)
         return low, high
 
     def thinned(self) -> Curve:
         """At most `MOST_POINTS` points, the last one kept."""
         size = len(self.steps)
         keep = np.unique(np.linspace(0, size - 1, min(size, MOST_POINTS)).round().astype(int))
-        return Curve(self.name, self.colour, self.steps[keep], self.values[keep])
+        return Curve(self.name, self.colour, self.steps[keep], self.values[keep], self.limits)
 
     def until(self, step: float) -> Curve:
         """The part up to a step."""
         keep = self.steps <= step
-        return Curve(self.name, self.colour, self.steps[keep], self.values[keep])
+        return Curve(self.name, self.colour, self.steps[keep], self.values[keep], self.limits)
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,15 @@ def curve_figure(
     x_label: str,
     y_range: tuple[float, float] | None = None,
     extras: Callable[[Axis, Axis], Markup] | None = None,
+    whole: bool = False,
 ) -> Figure | None:
-    """Draw curves on shared axes; None where no curve has a finite value."""
+    """Draw curves on shared axes; None where no curve has a finite value. `whole` is for steps that are counts."""
     curves = [curve.thinned() for curve in curves if np.isfinite(curve.values).any()]
     if not curves:
         return None
     steps = np.concatenate([curve.steps for curve in curves])
     first, last = float(min(steps.min(), 0)), float(steps.max())
-    x = Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT)
+    x = Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT, whole=whole)
     everything = np.concatenate([curve.values.ravel() for curve in curves])
     y = Axis(*y_range, HEIGHT - BOTTOM, TOP) if y_range else value_axis(everything, HEIGHT - BOTTOM, TOP)
     ends = ", ".join(f"{curve.name} ends at {tick_label(float(curve.mean[-1]))}" for curve in curves)
@@ -122,7 +124,13 @@ def _draw(curve: Curve, x: Axis, y: Axis, thin: bool) -> Markup:
     xs = x(curve.steps)
     parts = []
     if curve.interval:
-        parts.append(tag("path", class_=f"band fill{curve.colour}", d=area(xs, *(y(side) for side in curve.interval))))
+        parts.append(
+            tag(
+                "path",
+                class_=f"band fill{curve.colour}",
+                d=area(xs, *(y(np.clip(side, y.low, y.high)) for side in curve.interval)),
+            )
+        )
     if thin and curve.values.shape[1] > 1:
         for seed in range(curve.values.shape[1]):
             parts.append(tag("path", class_=f"seed line{curve.colour}", d=line(xs, y(curve.values[:, seed]))))

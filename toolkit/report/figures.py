@@ -13,6 +13,7 @@ from toolkit.log import series
 from toolkit.report.chart import RIGHT, TOP, WIDTH, Curve, Figure, curve_figure
 from toolkit.report.run import Run, Score, Stage, real
 from toolkit.report.svg import Axis, Floats, tag, tick_label
+from toolkit.types import Json
 
 AXES = {"offline": "gradient steps", "online": "environment steps"}
 BELIEFS = {
@@ -22,6 +23,7 @@ BELIEFS = {
     "mc_return": "true return",  # from the start
 }
 SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
+NO_LIMITS = (-math.inf, math.inf)
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
 
 
@@ -125,6 +127,29 @@ def _switch_marks(curve: Curve, before: float, recovery: float, x: Axis, y: Axis
     return Markup("").join(parts)
 
 
+def stitching_figures(run: Run) -> list[Figure]:
+    """Success against the stitches needed, for each recording that was measured."""
+    return [figure for found in run.stitching if (figure := _stitching_figure(found))]
+
+
+def _stitching_figure(found: Json) -> Figure | None:
+    policies = found.get("policies") or {}
+    if not policies:
+        return None
+    curves = [_by_stitches(name, 1 + place % 5, entry) for place, (name, entry) in enumerate(policies.items())]
+    curves.append(_by_stitches("oracle", 6, found["oracle"]))
+    scores = [f"{name} {rate(entry['score']['iqm'])}" for name, entry in policies.items() if entry.get("score")]
+    caption = "Starts by the number of trajectories that must be joined; the oracle plans on the data's own moves."
+    caption += f" Stitching scores: {', '.join(scores)}." if scores else ""
+    return curve_figure("Success against stitches needed", caption, curves, "stitches needed", SUCCESS, whole=True)
+
+
+def _by_stitches(name: str, colour: int, entry: Json) -> Curve:
+    steps = [point["stitches"] for point in entry["curve"]]
+    rates = [point["success"]["per_seed"] for point in entry["curve"]]
+    return Curve(name, colour, _floats(steps), _floats(rates), (0.0, 1.0))
+
+
 def value_figures(run: Run) -> list[Figure]:
     """What each critic believed, beside what was true; then all critics in one picture."""
     figures, policies = [], []
@@ -183,7 +208,7 @@ def _coloured(run: Run, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
 
 def _curve(stage: Stage, metric: str, name: str, colour: int) -> Curve:
     steps, values = series(stage.rows, metric)
-    return Curve(name, colour, _floats(steps), values)
+    return Curve(name, colour, _floats(steps), values, (0.0, 1.0) if metric == "eval/success" else NO_LIMITS)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -104,6 +104,26 @@ def write_coverage(path: Path, maze: Maze, goal: Any, episodes: Episodes) -> Pat
     return path
 
 
+def route_figures(run: Run) -> list[Figure]:
+    """One route with the most stitches, each piece in the colour of the trajectory it comes from."""
+    return [_route_figure(found["example"]) for found in run.stitching if found.get("example")]
+
+
+def _route_figure(example: Json) -> Figure:
+    board = _Board(example)
+    lines = [f"line{1 + place % 6}" for place in range(len(example["pieces"]))]
+    words = [f"trajectory {piece['episode']}" for piece in example["pieces"]]
+    drawn = [
+        board.path(piece["xy"], f"route {line}", word)
+        for piece, line, word in zip(example["pieces"], lines, words, strict=True)
+    ]
+    drawn += [board.dot(piece["xy"][0], f"start fill{1 + place % 6}") for place, piece in enumerate(example["pieces"])]
+    count = example["stitches"]
+    caption = f"A route that needs {count} {'stitch' if count == 1 else 'stitches'}, from the recording alone."
+    legend = [(f"fill{1 + place % 6}", word) for place, word in enumerate(words)]
+    return Figure("Pieces of one route", caption, board.picture(drawn, f"Pieces of one route: {caption}"), legend)
+
+
 class _Board:
     """Walls, goal and far starts; metres to pixels as gymnasium-robotics lays out its maps."""
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from toolkit.console import duration, number, rate
 from toolkit.report import figures
-from toolkit.report.maze_picture import maze_figures
+from toolkit.report.maze_picture import maze_figures, route_figures
 from toolkit.report.run import Run, Score, read_run
 
 
@@ -57,7 +57,7 @@ def render(run: Run) -> str:
         switch=figures.switch_figure(run),
         switch_facts=_switch_facts(run),
         values=figures.value_figures(run),
-        maze=maze_figures(run),
+        maze=[*maze_figures(run), *figures.stitching_figures(run), *route_figures(run)],
         far=any(stage.routes and stage.routes.get("far_starts") for stage in run.stages),
         losses=figures.loss_figures(run),
         stages=_stage_rows(run),

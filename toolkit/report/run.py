@@ -39,6 +39,7 @@ class Stage:
     rows: Sequence[Json]  # of metrics.jsonl
     routes: Json | None
     pieces: Json | None
+    stitching: Json | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Run:
     peak_rss_mb: float
     versions: Json
     config: str
+    stitching: Sequence[Json]  # of `toolkit stitch`, else of the pipeline's own stages
 
     def curves(self, kind: str) -> list[Stage]:
         """Stages of a kind that measured anything."""
@@ -96,6 +98,7 @@ def read_run(folder: Path) -> Run:
         peak_rss_mb=real(summary.get("peak_rss_mb")),
         versions=_dict(summary.get("versions")),
         config=text,
+        stitching=_stitching(folder, stages),
     )
 
 
@@ -104,6 +107,11 @@ def real(value: Any) -> float:
     if isinstance(value, dict):
         value = value.get("iqm")
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _stitching(folder: Path, stages: dict[str, Stage]) -> list[Json]:
+    measured = (_json(folder / "stitch.json") or {}).get("runs")
+    return measured if isinstance(measured, list) else [s.stitching for s in stages.values() if s.stitching]
 
 
 def _stage_names(folder: Path, summary: Json, plan: Json) -> list[str]:
@@ -131,6 +139,7 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json) -> Stage:
         rows=rows,
         routes=_json(files / "routes.json"),
         pieces=_json(files / "pieces.json"),
+        stitching=_json(files / "stitch.json"),
     )
 
 

@@ -33,6 +33,7 @@ class Axis:
     start: float
     end: float
     bend: float = 0.0
+    whole: bool = False  # of things that are counted
 
     def __call__(self, values: npt.ArrayLike) -> Floats:
         """Pixels of values; NaN stays NaN."""
@@ -50,7 +51,7 @@ class Axis:
     def ticks(self) -> list[float]:
         """Round values inside the axis, some five of them."""
         if not self.bend:
-            return _linear_ticks(self.low, self.high)
+            return _linear_ticks(self.low, self.high, 1.0 if self.whole else 0.0)
         top = max(abs(self.low), abs(self.high), 1.0)
         powers = range(math.ceil(math.log10(self.bend)), int(math.log10(top)) + 1)
         step = max(1, math.ceil(len(powers) / 3))
@@ -59,8 +60,8 @@ class Axis:
         return sorted(value for value in both if self.low <= value <= self.high)
 
 
-def _linear_ticks(low: float, high: float) -> list[float]:
-    raw = (high - low) / 4
+def _linear_ticks(low: float, high: float, least: float) -> list[float]:
+    raw = max((high - low) / 4, least)
     size = 10.0 ** math.floor(math.log10(raw))
     step = size * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * size >= raw * 0.9)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
