@@ -22,6 +22,7 @@ from benchmarks.kill9 import differences, fingerprint
 from toolkit.checkpoint import exists, load
 from toolkit.evaluate import evaluate
 from toolkit.pipeline.runner import run_pipeline
+from toolkit.pipeline.stitch import stitch_runs
 from toolkit.policy import load_policy
 from toolkit.types import Json, ToolkitError
 
@@ -45,8 +46,9 @@ stages:
              eval_every: 100, eval_episodes: 1, final_episodes: 2, starts: far, log_every: 20,
              checkpoint_every_s: 0.05}
   evaluate: {kind: evaluate, of: [pretrain, finetune], episodes: 2, starts: far}
+  stitch: {kind: stitch, of: [clone, finetune], episodes: 2, workers: 1}
 """
-STAGES = ["collect", "clone", "pretrain", "finetune", "evaluate"]
+STAGES = ["collect", "clone", "pretrain", "finetune", "evaluate", "stitch"]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,9 @@ def test_summary_holds_what_machines_read(whole: tuple[Path, Json]) -> None:
     assert summary["wall_s"] >= sum(stage["wall_s"] for stage in summary["stages"].values()) - 0.1
     assert {"toolkit", "python", "torch"} <= summary["versions"].keys()
     assert summary["stages"]["evaluate"]["of"]["finetune"].keys() == {"far", "all"}
+    stitching = summary["stages"]["stitch"]["stitching"]
+    assert list(stitching["policies"]) == ["clone", "finetune"]
+    assert len(stitching["oracle"]["curve"]) == len(stitching["groups"]) >= 2
 
 
 def test_run_folder_is_complete(whole: tuple[Path, Json]) -> None:
@@ -134,14 +139,14 @@ def test_resolved_pipeline_runs_to_the_same_keys(whole: tuple[Path, Json], copy:
 def test_a_change_reruns_what_follows_from_it(pipeline: Path, copy: Path) -> None:
     before = times(copy)
     run_pipeline(pipeline, out=copy, overrides=["finetune.utd=1"], progress="none")
-    assert redone(before, copy) == ["finetune", "evaluate"]
+    assert redone(before, copy) == ["finetune", "evaluate", "stitch"]
     assert "utd: 1" in (copy / "pipeline.yaml").read_text()
 
 
 def test_from_reruns_a_tail_to_the_same_bytes(pipeline: Path, copy: Path, whole: tuple[Path, Json]) -> None:
     before = times(copy)
     run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")
-    assert redone(before, copy) == ["finetune", "evaluate"]
+    assert redone(before, copy) == ["finetune", "evaluate", "stitch"]
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
     with pytest.raises(ToolkitError, match="did you mean 'finetune'"):
         run_pipeline(pipeline, out=copy, start_from="finetuning")
@@ -153,7 +158,7 @@ def test_a_damaged_output_is_made_anew(pipeline: Path, copy: Path, whole: tuple[
     (copy / "stages/evaluate/routes.json").unlink()
     before = times(copy)
     run_pipeline(pipeline, out=copy, progress="none")
-    assert redone(before, copy) == ["collect", "evaluate"]
+    assert redone(before, copy) == ["collect", "evaluate", "stitch"]
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
 
 
@@ -303,3 +308,16 @@ def test_without_out_the_same_command_goes_on_with_the_unfinished_run(
     Path("runs/tiny-4/report.html").unlink()
     assert run_pipeline(pipeline, dry_run=True)["out"] == "runs/tiny-4"
     assert run_pipeline(pipeline, overrides=["finetune.utd=1"], dry_run=True)["out"] == "runs/tiny-5"
+
+
+def test_stitching_of_a_finished_run(copy: Path) -> None:
+    found = stitch_runs([copy], episodes=1, workers=1)
+    assert list(found["runs"][0]["policies"]) == ["clone", "pretrain", "finetune"]
+    assert json.loads((copy / "stitch.json").read_text()) == found
+    page = (copy / "report.html").read_text()
+    assert "Success against stitches needed" in page
+    assert "Pieces of one route" in page
+    assert stitch_runs([copy], episodes=1, workers=1, out=copy / "elsewhere") == found
+    shutil.rmtree(copy / "stages")
+    with pytest.raises(ToolkitError, match="expected a run with a finished"):
+        stitch_runs([copy])

@@ -320,7 +320,9 @@ def test_curves_summarise_seeds() -> None:
     assert curve.mean.tolist() == [1.0, 1.0]
     assert curve.interval is not None
     low, high = curve.interval
-    assert (low[0], high[0]) == (0.0, 2.0)
+    assert (low[0], high[0]) == pytest.approx((1 - 4.30265 / math.sqrt(3), 1 + 4.30265 / math.sqrt(3)))
+    kept = Curve("x", 1, curve.steps, values, (0.0, 2.0)).interval
+    assert kept is not None and (kept[0][0], kept[1][0]) == (0.0, 2.0)
     assert Curve("x", 1, np.array([0.0]), np.array([[1.0]])).interval is None
     many = Curve("x", 1, np.arange(5000.0), np.zeros((5000, 2))).thinned()
     assert len(many.steps) == 240

@@ -198,3 +198,14 @@ def test_the_schema_describes_every_field() -> None:
         for field, schema in model["properties"].items():
             assert field == "kind" or schema.get("description"), f"{name}.{field} has no docstring"
     assert OfflineStage.model_fields["updates"].description == "Gradient updates of each seed."
+
+
+def test_stitches_are_counted_on_one_recording(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD + "  stitch: {kind: stitch, of: [pretrain, finetune]}\n")
+    assert plan(spec)[-1].inputs == ("pretrain", "finetune", "demos")
+    more = "more: {kind: collect, recipe: navigate}\n  other: {kind: offline, agent: bc, updates: 9, data: more}\n"
+    two = GOOD.replace("finetune:", more + "  finetune:")
+    with pytest.raises(ConfigError, match="one and the same recording, got demos, more"):
+        load(tmp_path, two + "  stitch: {kind: stitch, of: [pretrain, other]}\n")
+    with pytest.raises(ConfigError, match="of kind offline or online before this one"):
+        load(tmp_path, GOOD + "  stitch: {kind: stitch, of: [demos]}\n")
