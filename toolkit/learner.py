@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from toolkit import nn
 from toolkit.agents import Agent
 from toolkit.data.replay import unpack
+from toolkit.data.rollout import unpack_rollout
 from toolkit.types import Metrics
 
 Compile = Literal["auto", "on", "off"]
@@ -63,8 +64,11 @@ class Learner:
 
     def _build(self, update: Callable[..., Any]) -> Callable[..., Any]:
         spec, waypoint = self.agent.spec, self.agent.waypoint_steps > 0
+        on_policy = self.agent.cfg.on_policy
 
         def step(state: Any, packed: Tensor, lr_scale: Tensor) -> Any:
+            if on_policy:
+                return update(state, unpack_rollout(packed, lr_scale, spec))
             return update(state, unpack(packed, lr_scale, spec, waypoint))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
@@ -74,7 +78,10 @@ class Learner:
         return torch.compile(seeds, fullgraph=True, dynamic=False, mode=mode)
 
     def update(self, packed: Tensor, lr_scale: Tensor, critic_only: bool = False) -> Metrics:
-        """One update of every seed from packed batches (S, B, W); metrics are (S,) tensors on the device."""
+        """One update of every seed from packed batches (S, B, W), or rollouts (S, T, N, W), of its kind of agent.
+
+        The metrics are (S,) tensors on the device.
+        """
         nn.set_matmul_dtype(self.dtype)
         if self.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()

@@ -155,9 +155,56 @@ class Gaussian(NamedTuple):
         """Squashed sample from standard normal `z` and its log density (SAC, arXiv:1812.05905, appendix C)."""
         u = self.mean + torch.exp(self.log_std) * z
         log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
-        # log(1 - tanh(u)^2) in the form that does not underflow
-        squash = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-        return torch.tanh(u), log_prob - squash.sum(-1)
+        return torch.tanh(u), log_prob - _log_slope(u).sum(-1)
+
+    def played(self, a: Tensor, z: Tensor) -> Tensor:
+        """Log density of the squashed sample `a` that was made from `z` with these numbers, (...).
+
+        The sample stays where it fell, only its density moves with the parameters. It is found again from `z`: where
+        tanh comes near the bounds, `a` does not tell it.
+        """
+        u = (self.mean + torch.exp(self.log_std) * z).detach()
+        z = (u - self.mean) * torch.exp(-self.log_std)
+        log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
+        return log_prob - _log_slope(u).sum(-1)
+
+    def entropy(self, z: Tensor) -> Tensor:
+        """Of the squashed normal, estimated from standard normal `z`, (...)."""
+        return -self.sample(z)[1]
+
+
+def _log_slope(u: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2) in the form that does not underflow."""
+    return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+
+
+class Categorical(NamedTuple):
+    """The policy over A choices, with the methods of `Gaussian`; actions are one-hot, (..., A)."""
+
+    logits: Tensor
+
+    def log_prob(self, a: Tensor) -> Tensor:
+        """Log probability of the choices, (...)."""
+        return (F.log_softmax(self.logits, -1) * a).sum(-1)
+
+    def sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """One-hot choices from standard normal `z`, (..., A), and their log probability; zeros give the likeliest.
+
+        The largest logit plus Gumbel noise is a draw (Gumbel 1954); -log(-log of the normal's distribution function)
+        makes it of `z`.
+        """
+        gumbel = -torch.log(-torch.special.log_ndtr(z))
+        a = F.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+        return a, self.log_prob(a)
+
+    def played(self, a: Tensor, z: Tensor) -> Tensor:
+        """Log probability of the choices that were made, (...)."""
+        return self.log_prob(a)
+
+    def entropy(self, z: Tensor) -> Tensor:
+        """Exact, (...)."""
+        log_p = F.log_softmax(self.logits, -1)
+        return -(log_p.exp() * log_p).sum(-1)
 
 
 def init_policy(

@@ -1,4 +1,4 @@
-"""The two training loops (level 3).
+"""Training on recordings and from a buffer of experience (level 3); `on_policy` has the loop without a buffer.
 
 A loop owns nothing that it does not hand to `hooks.save`: stop it at any checkpoint, start it again with what was
 saved, and every later bit is the same. Randomness is counter-based in the step, so there are no generators to keep.
@@ -245,7 +245,7 @@ def online_loop(
                 fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
                 metrics = fresh if u == updates - 1 else metrics
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
-            hooks.log(step, to_values(metrics) | _rollouts(practice))
+            hooks.log(step, to_values(metrics) | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
         hooks.tick(step, partial(online_state, learner, practice, ring))
@@ -264,7 +264,7 @@ def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Norma
     )
 
 
-def _rollouts(practice: Practice) -> Values:
+def recent_means(practice: Practice) -> Values:
     """Means over each seed's last 20 episodes; NaN before the first has ended."""
     means = [np.mean(r, axis=0) if r else np.full(3, np.nan) for r in practice.recent]
     names = ("rollout/return", "rollout/length", "rollout/success")

@@ -75,6 +75,23 @@ class Batch(NamedTuple):
     lr_scale: torch.Tensor  # () learning rate as a share of the configured one
 
 
+class Rollout(NamedTuple):
+    """What N environments of one seed did in T steps under the present policy; with a leading S axis outside `vmap`.
+
+    `next_obs` is what truly followed, never what a reset put there.
+    """
+
+    obs: torch.Tensor  # (T, N, O)
+    action: torch.Tensor  # (T, N, A)
+    next_obs: torch.Tensor  # (T, N, O)
+    action_noise: torch.Tensor  # (T, N, A) standard normal numbers that `act` made the action from
+    reward: torch.Tensor  # (T, N)
+    discount: torch.Tensor  # (T, N) gamma * (1 - terminated)
+    last: torch.Tensor  # (T, N) 1 where the episode ended, terminated or truncated, else 0
+    noise: torch.Tensor  # (T, N, agent.noise_dim) standard normal numbers, all the randomness of an update
+    lr_scale: torch.Tensor  # () learning rate as a share of the configured one
+
+
 @dataclass(frozen=True)
 class Episodes:
     """E episodes stored back to back in R = sum(T_e + 1) rows.

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from toolkit import nn
 from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.learner import Learner, stack
-from toolkit.types import Batch, Spec
+from toolkit.types import Batch, Rollout, Spec
 
 SPEC = Spec(obs_dim=5, action_dim=2)
 GOAL_SPEC = Spec(obs_dim=5, action_dim=2, goal_dim=2)
@@ -33,6 +33,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "iql_layer_norm": ("iql", {"layer_norm": True}),
     "rlpd": ("sac", {"members": 4, "subset": 2, "layer_norm": True, "actor_q": "mean", "entropy_backup": False}),
     "cql_lagrange": ("cql", {"gap": 0.8}),
+    "actor_critic_q_discrete": ("actor_critic_q", {}),
+    "gae_discrete": ("gae", {"normalize": True, "entropy": 0.01}),
 }
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -46,7 +48,8 @@ def _float32() -> None:
 def make(variant: str) -> Agent[Any]:
     name, options = VARIANTS[variant]
     kind = AGENTS[name]
-    spec = replace(GOAL_SPEC if kind.goals or variant.endswith("_goals") else SPEC, discrete=kind.discrete)
+    discrete = kind.discrete or variant.endswith("_discrete")
+    spec = replace(GOAL_SPEC if kind.goals or variant.endswith("_goals") else SPEC, discrete=discrete)
     return kind(kind.Config(hidden=(16, 16), **options), spec)
 
 
@@ -54,8 +57,11 @@ def test_the_registry_names_the_settings_each_agent_reads() -> None:
     assert {name: kind.Config for name, kind in AGENTS.items()} == CONFIGS
 
 
-def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch:
-    """A random batch; the numbers come from NumPy, whose streams do not change between versions."""
+def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch | Rollout:
+    """A random batch, or of an on-policy agent a rollout of 4 environments.
+
+    The numbers come from NumPy, whose streams do not change between versions.
+    """
     rng = np.random.Generator(np.random.Philox(seed))
     O, A = SPEC.obs_dim, SPEC.action_dim
     normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # noqa: E731
@@ -73,7 +79,16 @@ def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch:
     if agent.spec.discrete:
         choose = lambda: torch.nn.functional.one_hot(torch.from_numpy(rng.integers(A, size=rows)), A).float()  # noqa: E731
         b = b._replace(action=choose(), next_action=choose())
+    if agent.cfg.on_policy:
+        last = (b.discount == 0.0) | torch.from_numpy(rng.random(rows) < 0.1)
+        columns = (b.obs, b.action, b.next_obs, normal(rows, A), b.reward, b.discount, last.float(), b.noise)
+        return Rollout(*(x.unflatten(0, (-1, 4)) for x in columns), b.lr_scale)
     return b
+
+
+def inputs(agent: Agent[Any], seed: int) -> torch.Tensor:
+    """Observations, (32, O)."""
+    return batch(agent, seed).obs.reshape(-1, agent.spec.obs_dim)
 
 
 def run(agent: Agent[Any], updates: int, seed: int = 0) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -107,7 +122,7 @@ def test_update_is_pure_and_changes_every_network(variant: str) -> None:
 def test_actions_are_bounded_and_greedy_without_noise(variant: str) -> None:
     agent = make(variant)
     state, _ = run(agent, 3)
-    obs = 3 * batch(agent, 9).obs
+    obs = 3 * inputs(agent, 9)
     nothing = torch.zeros(len(obs), agent.act_noise_dim)
     noise = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0))
     greedy = agent.act(state, obs, nothing)
@@ -157,7 +172,7 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
 
 
 @pytest.mark.timeout(600)  # the compiler takes most of it
-@pytest.mark.parametrize("variant", ["iql", "rlpd", "cql_lagrange", "rebrac"])
+@pytest.mark.parametrize("variant", ["iql", "rlpd", "cql_lagrange", "rebrac", "gae"])
 def test_compiled_equals_eager(variant: str) -> None:
     agent = make(variant)
     states = []
@@ -183,7 +198,7 @@ def test_golden_numbers(variant: str) -> None:
         f"{field}": float(sum(x.double().square().sum() for x in pytree.tree_leaves(part)) ** 0.5)
         for field, part in zip(state._fields, state, strict=True)
     }
-    action = agent.act(state, batch(agent, 77).obs[:1], torch.ones(1, agent.act_noise_dim))[0].tolist()
+    action = agent.act(state, inputs(agent, 77)[:1], torch.ones(1, agent.act_noise_dim))[0].tolist()
     got = {"metrics": {k: float(v) for k, v in metrics.items()}, "norms": norms, "action": action}
     golden = GOLDEN / f"{variant}.json"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -208,7 +223,10 @@ def test_limits_that_must_coincide() -> None:
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
-def _pack(b: Batch, goal_dim: int) -> torch.Tensor:
+def _pack(b: Batch | Rollout, goal_dim: int) -> torch.Tensor:
+    if isinstance(b, Rollout):
+        scalars = [x.unsqueeze(-1) for x in (b.reward, b.discount, b.last)]
+        return torch.cat([b.obs, b.action, b.next_obs, b.action_noise, *scalars, b.noise], -1)
     scalars = [x[:, None] for x in (b.reward, b.discount, b.mc_return)]
     goal = b.policy_obs[:, b.policy_obs.shape[1] - goal_dim :]
     return torch.cat([b.obs, b.action, b.next_obs, b.next_action, *scalars, goal, b.waypoint, b.noise], 1)

@@ -6,6 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolkit.agents.configs import (
+    ActorCriticMCConfig,
+    ActorCriticQConfig,
+    ActorCriticTDConfig,
     AgentConfig,
     AWACConfig,
     AWRConfig,
@@ -15,7 +18,10 @@ from toolkit.agents.configs import (
     FQLConfig,
     IQLConfig,
     IVLConfig,
+    PolicyGradientConfig,
     ReBRACConfig,
+    ReinforceBaselineConfig,
+    ReinforceConfig,
     SACConfig,
     TD3BCConfig,
     TD3Config,
@@ -41,6 +47,12 @@ _REGISTRY: dict[str, tuple[type[AgentConfig], str]] = {
     "sac": (SACConfig, "sac:SAC"),
     "td3": (TD3Config, "td3:TD3"),
     "fql": (FQLConfig, "fql:FQL"),
+    "reinforce": (ReinforceConfig, "policy_gradient:Reinforce"),
+    "reinforce_baseline": (ReinforceBaselineConfig, "policy_gradient:ReinforceBaseline"),
+    "actor_critic_mc": (ActorCriticMCConfig, "policy_gradient:ActorCriticMC"),
+    "actor_critic_td": (ActorCriticTDConfig, "policy_gradient:ActorCriticTD"),
+    "actor_critic_q": (ActorCriticQConfig, "policy_gradient:ActorCriticQ"),
+    "gae": (PolicyGradientConfig, "policy_gradient:GAE"),
 }
 CONFIGS = {name: config for name, (config, _) in _REGISTRY.items()}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolkit.agents import CONFIGS
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
 from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.tasks import TaskCard
 from toolkit.types import Json
 
 # Measured on two cores with bf16 units; hidden layers of 256, batch 256. Other machines: a factor of two either way.
@@ -39,7 +41,7 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
             return _entry(_updating(stage, stage.updates, seeds) + played / SIMULATED, _weights(stage, seeds))
         case OnlineStage():
-            updates = (stage.env_steps - stage.warmup_steps) * stage.utd
+            updates = planned_updates(stage, plan.card)
             evaluations = len(evaluation_steps(stage))
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
             stepping = (seeds * stage.env_steps + played) / SIMULATED
@@ -52,6 +54,13 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
             played = seeds * stage.episodes * (1 + len(stage.of)) * STITCHES * EPISODE
             return _entry(STARTING + played / SIMULATED, 200_000)
     raise TypeError(stage)
+
+
+def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
+    """Updates an online stage will make of each seed."""
+    if CONFIGS[stage.agent].on_policy:
+        return stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
+    return (stage.env_steps - stage.warmup_steps) * stage.utd
 
 
 def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit import catalog
 from toolkit.agents import CONFIGS
+from toolkit.agents.configs import AgentConfig, PolicyGradientConfig
 from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -25,6 +26,9 @@ from toolkit.pipeline.spec import (
 )
 from toolkit.strict_yaml import Keys
 from toolkit.types import Json, ToolkitError
+
+# Of an online stage, what only agents with a buffer use.
+_NOT_ON_POLICY = ("batch_size", "n_step", "utd", "warmup_steps", "buffer_capacity")
 
 
 class _One(Strict):
@@ -73,7 +77,7 @@ def _problems(raw: Json) -> Iterator[Problem]:
                     yield from _one_recording((*keys, "of"), stage, known)
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
-                yield from _agent(keys, stage)
+                yield from _agent(keys, stage, bool(recordings_before(name, known)))
 
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -93,12 +97,37 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
         yield Problem((*keys, "data"), text)
 
 
-def _agent(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:
+def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem]:
     if stage.agent not in CONFIGS:
         yield Problem((*keys, "agent"), one_of(CONFIGS, stage.agent))
         return
-    for inner, text in validate(CONFIGS[stage.agent], stage.config)[1]:
+    config, problems = validate(CONFIGS[stage.agent], stage.config)
+    for inner, text in problems:
         yield Problem((*keys, "config", *inner), text)
+    yield from _rollouts(keys, stage, config, recorded)
+
+
+def _rollouts(keys: Keys, stage: TrainingStage, config: AgentConfig | None, recorded: bool) -> Iterator[Problem]:
+    """On-policy agents learn from their newest rollout alone: what shapes other batches has no meaning for them."""
+    agent = stage.agent
+    if not CONFIGS[agent].on_policy:
+        if isinstance(stage, OnlineStage) and stage.rollout is not None:
+            names = ", ".join(name for name, kind in CONFIGS.items() if kind.on_policy)
+            yield Problem((*keys, "rollout"), f"{agent} learns from all it has done; only {names} have rollouts")
+        return
+    if isinstance(stage, OfflineStage):
+        text = f"{agent} learns from what it has just done itself, not from recordings; make the stage of kind online"
+        yield Problem((*keys, "agent"), text)
+        return
+    default = OnlineStage(kind="online", agent=agent, env_steps=1)
+    found: list[Keys] = [(field,) for field in _NOT_ON_POLICY if getattr(stage, field) != getattr(default, field)]
+    found += [("seam", "mix")] if stage.seam.mix != default.seam.mix else []
+    for inner in found:
+        yield Problem((*keys, *inner), f"{agent} learns from its newest rollout alone and makes nothing of it; remove")
+    if recorded and stage.seam.data == "keep":
+        yield Problem((*keys, "seam", "data"), f"{agent} learns from its newest rollout alone; expected drop")
+    if isinstance(config, PolicyGradientConfig) and config.whole_episodes and stage.critic_steps:
+        yield Problem((*keys, "critic_steps"), f"{agent} with advantage {config.advantage} has no critic; remove")
 
 
 def _one_recording(keys: Keys, stage: StitchStage, known: Mapping[str, Any]) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.learner import stack
 from toolkit.pipeline.context import Plan
+from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.material import make_agent
 from toolkit.pipeline.seam import carry
@@ -53,6 +54,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     _check_recordings(made)
     _check_starts(made)
     _check_seams(made)
+    _check_rollouts(made)
     return made
 
 
@@ -130,6 +132,26 @@ def _check_seams(made: Plan) -> None:
             source = made.spec.stages[stage.start]
             assert isinstance(source, OfflineStage)
             carry(_fresh(made, source), _fresh(made, stage), stage.seam, name)
+
+
+def _check_rollouts(made: Plan) -> None:
+    """There is something to learn from, and every episode can be seen to its end where that is needed."""
+    longest = made.card.max_episode_steps
+    for name, stage in made.spec.stages.items():
+        if not isinstance(stage, OnlineStage) or not CONFIGS[stage.agent].on_policy:
+            continue
+        config: Any = CONFIGS[stage.agent].model_validate(stage.config)
+        steps = stage.rollout or longest
+        if config.whole_episodes and steps < longest:
+            raise ToolkitError(
+                f"{name}.rollout: {stage.agent} with advantage {config.advantage} learns from whole episodes; "
+                f"expected at least the longest episode ({longest}), got {steps}"
+            )
+        if planned_updates(stage, made.card) == 0:
+            raise ToolkitError(
+                f"{name}.env_steps: expected at least one rollout, {steps} steps of {stage.envs} environments "
+                f"({steps * stage.envs}); got {stage.env_steps}"
+            )
 
 
 def _fresh(made: Plan, stage: OfflineStage | OnlineStage) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from toolkit.agents import CONFIGS
 from toolkit.config import Discount, Seed, Share, Strict
 
 T = TypeVar("T")
@@ -133,6 +134,8 @@ class OnlineStage(_Training):
     """Environments of each seed, stepped together."""
     utd: PositiveInt = 1
     """Critic updates per environment step."""
+    rollout: PositiveInt | None = None
+    """Steps of each environment between two updates of an on-policy agent; null is the task's longest episode."""
     warmup_steps: NonNegativeInt = 0
     """Environment steps at the beginning with the policy frozen and nothing trained."""
     critic_steps: NonNegativeInt = 0
@@ -226,6 +229,9 @@ def _what(stage: Stage, seeds: int) -> str:
         case OfflineStage():
             return f"{stage.agent}: {stage.updates:,} updates of {stage.batch_size} for {seeds} seeds"
         case OnlineStage():
+            if CONFIGS[stage.agent].on_policy:
+                length = f"{stage.rollout:,} steps" if stage.rollout else "the longest episode"
+                return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, rollouts of {length}"
             warm = f", the first {stage.warmup_steps:,} frozen" if stage.warmup_steps else ""
             return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, {stage.utd:g} updates a step{warm}"
         case EvaluateStage():

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from toolkit.agents import Agent
 from toolkit.data.replay import Replay
+from toolkit.data.rollout import RolloutBuffer
 from toolkit.learner import Learner
 from toolkit.log import read_metrics
+from toolkit.on_policy import OnPolicyPlan, on_policy_loop
 from toolkit.pipeline.context import Context
+from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
-from toolkit.tasks import EnvPool, make_env
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, offline_loop, online_loop, online_state
+from toolkit.tasks import EnvPool, TaskCard, make_env
+from toolkit.train import (
+    Hooks,
+    Memory,
+    OfflinePlan,
+    OnlinePlan,
+    Practice,
+    Saved,
+    offline_loop,
+    online_loop,
+    online_state,
+)
 from toolkit.types import Json, Spec, ToolkitError
 
 Found = tuple[dict[str, torch.Tensor], Json]  # a checkpoint's tensors and meta
+Loop = Callable[[Hooks], None]  # an online loop with all it works on, begun or gone on with
 
 
 def run_offline(context: Context, name: str, stage: OfflineStage, found: Found | None) -> Json:
@@ -58,42 +73,28 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     earlier = None
     if stage.start and isinstance(source, OfflineStage):
         earlier = load_trained(context.checkpoint(stage.start), stage_agent(context, source), context.seeds)
-    material = prepare(context.plan.card, _dataset(context, name), agent, stage.gamma, earlier)
-    learner = Learner(
-        agent, context.seeds, (stage.env_steps - stage.warmup_steps) * stage.utd, stage.compile, stage.precision
-    )
+    card = context.plan.card
+    material = prepare(card, _dataset(context, name), agent, stage.gamma, earlier)
+    learner = Learner(agent, context.seeds, planned_updates(stage, card), stage.compile, stage.precision)
     if earlier is not None:
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
         learner.state = carry(on_device, learner.state, stage.seam, name)
-    practice, ring = _practice(context, stage, agent, material)
-    data = material.replay if stage.seam.data == "keep" else None
-    plan = OnlinePlan(
-        env_steps=stage.env_steps,
-        envs=stage.envs,
-        utd=stage.utd,
-        warmup_steps=stage.warmup_steps,
-        critic_steps=stage.critic_steps,
-        batch_size=stage.batch_size,
-        n_step=stage.n_step,
-        gamma=stage.gamma,
-        lr_schedule=stage.lr_schedule,
-        log_every=stage.log_every,
-        eval_steps=evaluation_steps(stage),
-        offline_share=offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0),
-    )
+    practice = Practice(EnvPool(card, len(context.seeds) * stage.envs), material.normalizer, context.seeds)
+    begin = _on_policy if agent.cfg.on_policy else _off_policy
+    memory, loop = begin(stage, card, learner, practice, material)
 
     def snapshot(_: int) -> Saved:
-        return online_state(learner, practice, ring)
+        return online_state(learner, practice, memory)
 
     watch = _watch(context, name, stage, learner, material, snapshot, found)
     if found is not None:
         tensors, meta = found
         inner = {key.removeprefix("practice/"): leaf for key, leaf in tensors.items() if key.startswith("practice/")}
         practice.restore(inner, meta["practice"])
-        ring.restore(inner)
+        memory.restore(inner)
     _go_on(learner, watch, found)
     context.console.stage_started(name, stage.env_steps, "env steps")
-    result = _carry_out(watch, lambda: online_loop(learner, data, practice, ring, plan, watch))
+    result = _carry_out(watch, lambda: loop(watch))
     if stage.start:
         result["switch"] = switch_summary(read_metrics(context.folder.stage(name) / "metrics.jsonl"))
     return result
@@ -117,13 +118,48 @@ def _dataset(context: Context, name: str) -> Any:
     return None if source is None else context.plan.dataset(context.folder.data, source)
 
 
-def _practice(context: Context, stage: OnlineStage, agent: Agent[Any], material: Material) -> tuple[Practice, Replay]:
-    seeds = context.seeds
+def _off_policy(
+    stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice, material: Material
+) -> tuple[Memory, Loop]:
+    """A ring for each environment, and the loop that draws batches from it and from the recording."""
     # An episode takes one row more than it has steps, so that twice the steps hold everything.
     capacity = stage.buffer_capacity or 2 * stage.env_steps
-    pool = EnvPool(context.plan.card, len(seeds) * stage.envs)
-    ring = Replay.ring(agent.spec, pool.achieved.shape[1], len(seeds), stage.envs, capacity)
-    return Practice(pool, material.normalizer, seeds), ring
+    goal = practice.pool.achieved.shape[1]
+    ring = Replay.ring(learner.agent.spec, goal, len(practice.seeds), stage.envs, capacity)
+    data = material.replay if stage.seam.data == "keep" else None
+    plan = OnlinePlan(
+        env_steps=stage.env_steps,
+        envs=stage.envs,
+        utd=stage.utd,
+        warmup_steps=stage.warmup_steps,
+        critic_steps=stage.critic_steps,
+        batch_size=stage.batch_size,
+        n_step=stage.n_step,
+        gamma=stage.gamma,
+        lr_schedule=stage.lr_schedule,
+        log_every=stage.log_every,
+        eval_steps=evaluation_steps(stage),
+        offline_share=offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0),
+    )
+    return ring, partial(online_loop, learner, data, practice, ring, plan)
+
+
+def _on_policy(
+    stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice, material: Material
+) -> tuple[Memory, Loop]:
+    """One rollout, and the loop that learns from it and forgets it."""
+    steps = stage.rollout or card.max_episode_steps
+    agent = learner.agent
+    rollout = RolloutBuffer(agent.spec, practice.seeds, steps, stage.envs, agent.noise_dim)
+    plan = OnPolicyPlan(
+        env_steps=stage.env_steps,
+        critic_steps=stage.critic_steps,
+        gamma=stage.gamma,
+        lr_schedule=stage.lr_schedule,
+        log_every=stage.log_every,
+        eval_steps=evaluation_steps(stage),
+    )
+    return rollout, partial(on_policy_loop, learner, practice, rollout, plan)
 
 
 def _watch(
