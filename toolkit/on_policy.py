@@ -7,7 +7,7 @@ from functools import partial
 
 from toolkit.data.rollout import RolloutBuffer
 from toolkit.learner import Learner
-from toolkit.train import Hooks, Practice, Schedule, lr_scale, online_state, recent_means, to_values
+from toolkit.train import Hooks, Practice, Schedule, Values, lr_scale, online_state, recent_means, to_values
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OnPolicyPlan:
 def on_policy_loop(
     learner: Learner, practice: Practice, rollout: RolloutBuffer, plan: OnPolicyPlan, hooks: Hooks
 ) -> None:
-    """Practise until `plan.env_steps` environment steps of each seed, with one update after each full rollout.
+    """Practise until `plan.env_steps` environment steps of each seed, with one update of the policy after each full rollout.
 
     Steps after the last full rollout are taken and not learned from.
     """
@@ -40,10 +40,12 @@ def on_policy_loop(
         if rollout.full:
             packed = rollout.take(practice.grad_step).to(learner.device)
             lr = lr_scale(plan.lr_schedule, step, plan.env_steps)
-            metrics = learner.update(packed, lr, critic_only=step <= plan.critic_steps)
+            values: Values = {}
+            for u in range(learner.agent.policy_every):  # the policy first: it is the one that played
+                values |= to_values(learner.update(packed, lr, u > 0 or step <= plan.critic_steps))
             practice.grad_step += 1
             if step % plan.log_every < N * rollout.steps:  # the first update since a multiple of it
-                hooks.log(step, to_values(metrics) | recent_means(practice))
+                hooks.log(step, values | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
         hooks.tick(step, partial(online_state, learner, practice, rollout))

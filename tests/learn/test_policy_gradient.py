@@ -188,7 +188,8 @@ def test_temporal_differences_converge_to_the_exact_values(name: str) -> None:
     b = rollout(s, a, r[s, a], to[s, a], nothing, nothing, agent.spec, GAMMA)
     for step in range(300):
         decay = torch.tensor(1.0 if step < 150 else 0.1, dtype=torch.float64)
-        state, _ = agent.update_critic(state, b._replace(lr_scale=decay))
+        for _ in range(agent.policy_every):
+            state, _ = agent.update_critic(state, b._replace(lr_scale=decay))
     assert torch.equal(state.pi.p["w0"], pi_params["w0"])
     pi = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     move = np.zeros((3, 3))
@@ -268,7 +269,8 @@ def test_a_time_limit_does_not_end_the_value_and_a_termination_does(name: str, e
             action = rng.uniform(-1, 1, (4, 1)).astype(np.float32)
             buffer.store(ones, action, ones, 0 * ones, ones[:, 0], **flags, gamma=GAMMA)
         b = unpack_rollout(buffer.take(update), torch.tensor(1.0), sizes)
-        state, _ = agent.update_critic(state, type(b)(*(x[0] for x in b[:-1]), b.lr_scale))
+        for _ in range(agent.policy_every):
+            state, _ = agent.update_critic(state, type(b)(*(x[0] for x in b[:-1]), b.lr_scale))
     value = float(agent.q(state, torch.ones(1, 1), torch.zeros(1, 1)))
     assert value == pytest.approx(10.0, rel=0.03) if ending == "truncated" else value < 7.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,37 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
 def test_what_no_single_field_can_know(tmp_path: Path, stages: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, stages)
+    assert any(problem in line for line in caught.value.problems), str(caught.value)
+
+
+ALONE = """\
+  demos: {kind: collect, recipe: stitch}
+  clone: {kind: offline, agent: bc, updates: 10}
+  practise: {kind: online, agent: gae, start: clone, seam: {data: drop}, env_steps: 10_000, critic_steps: 2_000}
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("practise.warmup_steps=5", "practise.warmup_steps: gae learns from its newest rollout alone"),
+        ("practise.utd=2", "practise.utd: gae learns from its newest rollout alone"),
+        ("practise.n_step=2", "practise.n_step: gae learns from its newest rollout alone"),
+        ("practise.batch_size=64", "practise.batch_size: gae learns from its newest rollout alone"),
+        ("practise.buffer_capacity=64", "practise.buffer_capacity: gae learns from its newest rollout alone"),
+        ("practise.seam.data=keep", "practise.seam.data: gae learns from its newest rollout alone; expected drop"),
+        ("practise.seam.mix={kind: proportional}", "practise.seam.mix: gae learns from its newest rollout alone"),
+        ("clone.agent=gae", "clone.agent: gae learns from what it has just done itself, not from recordings"),
+        ("practise.agent=reinforce", "practise.critic_steps: reinforce with advantage returns has no critic"),
+        ("practise.agent=sac practise.rollout=64", "practise.rollout: sac learns from all it has done; only reinforce"),
+    ],
+)
+def test_what_means_nothing_to_an_on_policy_agent(tmp_path: Path, setting: str, problem: str) -> None:
+    spec = load(tmp_path, ALONE, ["practise.rollout=64"])
+    assert plan(spec)[-1].what == "gae: 10,000 env steps for 3 seeds, rollouts of 64 steps"
+    assert plan(load(tmp_path, ALONE))[-1].what.endswith("rollouts of the longest episode")
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, ALONE, re.split(r" (?=practise\.)", setting))
     assert any(problem in line for line in caught.value.problems), str(caught.value)
 
 

@@ -61,7 +61,7 @@ class Agent(ABC, Generic[State]):
 
     @property
     def policy_every(self) -> int:
-        """Updates between two of the policy (TD3's delay): the loops make the others with `update_critic`."""
+        """Updates for each one of the policy (TD3's delay): the loops make the others with `update_critic`."""
         return 1
 
     def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:

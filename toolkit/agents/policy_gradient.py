@@ -59,8 +59,9 @@ class PolicyGradient(Agent[State]):
     gae               A = sum_k (gamma lambda)^k delta_k, delta that of td; V towards A + V(s)
                       (Schulman et al. 2015, arXiv:1506.02438, eq. 16); lambda = 1 is mc, lambda = 0 is td
 
-    Order: A and the critic's targets on the critic as it was; the policy; `critic_updates` steps of the critic.
-    Reads: pi <- V or Q; V <- V at s'; Q <- Q and the old pi at s'.
+    Order: A and the critic's targets on the critic as it was; the policy; the critic. On the same rollout the critic
+    goes on alone until it has made `critic_updates` steps, each with new targets.
+    Reads: pi <- V or Q; V <- V at s'; Q <- Q and pi at s'.
     Ends: nothing follows `terminated`. With a critic, a time limit and the end of the rollout are worth V(s') of what
     truly followed. Without one, a time limit ends the return, and steps whose episode ends after the rollout are left
     out: their return is not known. Rollouts must be as long as the longest episode then.
@@ -80,6 +81,11 @@ class PolicyGradient(Agent[State]):
         """Actions that the value of a state is averaged over, where it is."""
         sampled = self.cfg.advantage == "q" and not self.spec.discrete
         return SAMPLES * self.spec.action_dim if sampled else 0
+
+    @property
+    def policy_every(self) -> int:
+        """Updates on each rollout, of which the first moves the policy."""
+        return 1 if self.cfg.whole_episodes else self.cfg.critic_updates
 
     def init(self, generator: torch.Generator) -> State:
         """Fresh networks."""
@@ -152,13 +158,11 @@ class PolicyGradient(Agent[State]):
         return loss, {"loss/pi": loss.detach(), "entropy": entropy.detach(), "advantage_rms": spread}
 
     def fit(self, st: State, y: Tensor, b: Rollout) -> tuple[State, Metrics]:
-        """`critic_updates` steps towards the targets; nothing where there is no critic."""
+        """One step towards the targets; nothing where there is no critic."""
         if isinstance(st, ActorState):
             return st, {}
         critic = st.Q if isinstance(st, QState) else st.V
-        metrics: Metrics = {}
-        for _ in range(self.cfg.critic_updates):
-            critic, metrics = critic.descend(lambda p: self.loss_critic(p, y, b), self.cfg.lr * b.lr_scale)
+        critic, metrics = critic.descend(lambda p: self.loss_critic(p, y, b), self.cfg.lr * b.lr_scale)
         return (st._replace(Q=critic) if isinstance(st, QState) else st._replace(V=critic)), metrics
 
     def loss_critic(self, p: Params, y: Tensor, b: Rollout) -> tuple[Tensor, Metrics]:
