@@ -25,7 +25,7 @@ class OnPolicyPlan:
 def on_policy_loop(
     learner: Learner, practice: Practice, rollout: RolloutBuffer, plan: OnPolicyPlan, hooks: Hooks
 ) -> None:
-    """Practise until `plan.env_steps` environment steps of each seed, with one update of the policy after each full rollout.
+    """Practise until `plan.env_steps` environment steps of each seed; each full rollout moves the policy once.
 
     Steps after the last full rollout are taken and not learned from.
     """
