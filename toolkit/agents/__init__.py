@@ -16,9 +16,11 @@ from toolkit.agents.configs import (
     CQLConfig,
     FilteredBCConfig,
     FQLConfig,
+    HIQLConfig,
     IQLConfig,
     IVLConfig,
     PolicyGradientConfig,
+    QRLConfig,
     ReBRACConfig,
     ReinforceBaselineConfig,
     ReinforceConfig,
@@ -53,6 +55,8 @@ _REGISTRY: dict[str, tuple[type[AgentConfig], str]] = {
     "actor_critic_td": (ActorCriticTDConfig, "policy_gradient:ActorCriticTD"),
     "actor_critic_q": (ActorCriticQConfig, "policy_gradient:ActorCriticQ"),
     "gae": (PolicyGradientConfig, "policy_gradient:GAE"),
+    "hiql": (HIQLConfig, "hiql:HIQL"),
+    "qrl": (QRLConfig, "qrl:QRL"),
 }
 CONFIGS = {name: config for name, (config, _) in _REGISTRY.items()}
 

@@ -1,0 +1,122 @@
+"""Hierarchical implicit Q-learning."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from toolkit.agents.base import Agent
+from toolkit.agents.configs import HIQLConfig
+from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak
+from toolkit.types import Batch, Metrics
+
+
+class HIQLState(NamedTuple):
+    """Networks of one seed: `high` proposes a waypoint's goal, `low` is the policy towards it."""
+
+    V: Net
+    low: Net
+    high: Net
+    V_targ: Params
+
+
+class HIQL(Agent[HIQLState]):
+    """Hierarchical implicit Q-learning (Park et al. 2023, arXiv:2307.11949).
+
+    L_V    = E sum_i |expectile - 1(u < 0)| (q_i - V_i(s, g))^2,  q_i = r + discount V_targ_i(s', g),
+             u = r + discount min_i V_targ_i(s', g) - mean_i V_targ_i(s, g)                      eq. 4
+    L_high = E exp(beta (V(w, g) - V(s, g))) |high(s, g) - w_goal|^2 / 2                         eq. 6
+    L_low  = -E exp(beta (V(s', w_goal) - V(s, w_goal))) log low(a | s, w_goal)                  eq. 7
+    The waypoint w is the state `waypoint_steps` ahead on the way to the policy's goal g, w_goal what it achieved;
+    weights are cut at `weight_max`. L_V has its own, drawn goal g.
+
+    Order: V on V_targ; high and low on the new V; V_targ. Reads: V <- V_targ; high <- V; low <- V.
+    Acting: a = low(s, high(s, g)). With noise only the lower level explores.
+    Deviations: the upper level proposes the waypoint's goal itself and not a learned representation of it, since a
+    goal is a few numbers here; it has no standard deviation (the authors' is 1). The lower level's depends on the
+    state. Both levels read the same waypoint, which is the goal where that is nearer. Rewards may be n-step sums;
+    the lower level then judges its action by all n.
+    """
+
+    Config = HIQLConfig
+    cfg: HIQLConfig
+    summary = "goals, offline and online; stitches far: one level proposes waypoints, one walks to them"
+    goals = True
+    needs = frozenset({"waypoint"})
+
+    @property
+    def waypoint_steps(self) -> int:
+        """Steps from a state to the waypoint that the upper level learns to propose."""
+        return self.cfg.waypoint_steps
+
+    def init(self, generator: torch.Generator) -> HIQLState:
+        """Fresh networks."""
+        c, o, G = self.cfg, self.spec.obs_dim, self.spec.goal_dim
+        V = init_mlp([o, *c.hidden, 1], generator, members=2, layer_norm=c.layer_norm)
+        low = init_policy(o, self.spec.action_dim, c.hidden, generator)
+        high = init_mlp([o, *c.hidden, G], generator)
+        return HIQLState(optimised(V), optimised(low), optimised(high), V)
+
+    def update(self, st: HIQLState, b: Batch) -> tuple[HIQLState, Metrics]:
+        """V, both levels of the policy, the target."""
+        lr = self.cfg.lr * b.lr_scale
+        there, here = values(st.V_targ, b.next_obs), values(st.V_targ, b.obs)  # (2, B)
+        u = b.reward + b.discount * there.amin(0) - here.mean(0)
+        V, m_V = st.V.descend(lambda p: self.loss_V(p, b.reward + b.discount * there, u, b), lr)
+        high, m_high = st.high.descend(lambda p: self.loss_high(p, V.p, b), lr)
+        low, m_low = st.low.descend(lambda p: self.loss_low(p, V.p, b), lr)
+        return HIQLState(V, low, high, polyak(st.V_targ, V.p, self.cfg.polyak)), m_V | m_high | m_low
+
+    def loss_V(self, p: Params, q: Tensor, u: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
+        """Expectile regression without actions: the targets' advantage `u` gives the weight."""
+        v = values(p, b.obs)
+        weight = torch.where(u < 0, 1.0 - self.cfg.expectile, self.cfg.expectile)
+        loss = (weight * (q - v) ** 2).mean(-1).sum()
+        return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
+
+    def loss_high(self, p: Params, V: Params, b: Batch) -> tuple[Tensor, Metrics]:
+        """Imitate the waypoints from which the goal is nearer."""
+        goal = self._goal(b.policy_obs)
+        weight = self._weight(V, b.policy_obs, self._towards(b.waypoint, goal))
+        error = (mlp(p, b.policy_obs) - self._goal(b.waypoint)) ** 2
+        loss = 0.5 * (weight * error.sum(-1)).mean()
+        return loss, {"loss/high": loss.detach(), "waypoint_error": error.mean().sqrt().detach()}
+
+    def loss_low(self, p: Params, V: Params, b: Batch) -> tuple[Tensor, Metrics]:
+        """Imitate the actions after which the waypoint is nearer."""
+        waypoint = self._goal(b.waypoint)
+        obs = self._towards(b.obs, waypoint)
+        log_prob = policy(p, obs).log_prob(b.action)
+        loss = -(self._weight(V, obs, self._towards(b.next_obs, waypoint)) * log_prob).mean()
+        return loss, {"loss/low": loss.detach(), "log_prob": log_prob.mean().detach()}
+
+    def _weight(self, V: Params, before: Tensor, after: Tensor) -> Tensor:
+        """Weight of a step from `before` to `after`, both (B, O) with the same goal, (B,)."""
+        gain = values(V, after).mean(0) - values(V, before).mean(0)
+        return torch.exp(self.cfg.beta * gain).clamp(max=self.cfg.weight_max)
+
+    def _goal(self, obs: Tensor) -> Tensor:
+        return obs[..., self.spec.obs_dim - self.spec.goal_dim :]
+
+    def _towards(self, obs: Tensor, goal: Tensor) -> Tensor:
+        """`obs` with another goal, (..., O), (..., G) -> (..., O)."""
+        return torch.cat([obs[..., : self.spec.obs_dim - self.spec.goal_dim], goal], -1)
+
+    def propose(self, st: HIQLState, obs: Tensor) -> Tensor:
+        """The goal that the upper level sets the lower one, (..., O) -> (..., G)."""
+        return mlp(st.high.p, obs)
+
+    def act(self, st: HIQLState, obs: Tensor, noise: Tensor) -> Tensor:
+        """Squashed normal sample of the lower level; greedy with zero noise."""
+        return policy(st.low.p, self._towards(obs, self.propose(st, obs))).sample(noise)[0]
+
+    def q(self, st: HIQLState, obs: Tensor, action: Tensor) -> Tensor:
+        """V(s, g), which knows no actions."""
+        return values(st.V.p, obs).mean(0)
+
+
+def values(p: Params, obs: Tensor) -> Tensor:
+    """Both values of states with goals, (..., O) -> (2, ...)."""
+    return mlp(p, obs).squeeze(-1)
