@@ -173,24 +173,26 @@ def _longer(result: EvalResult, best: EvalResult) -> Numbers:
 
 
 def table(found: Json) -> list[str]:
-    """The numbers in lines for a terminal."""
-    groups = found["groups"]
-    pairs = ", ".join(f"{group['stitches']}: {group['pairs']}" for group in groups)
-    lines = [f"{found['task']}: {found['episodes']} episodes a seed and group; starts by stitches needed: {pairs}"]
+    """The numbers in lines for a terminal: a row for each number of stitches, a column for each policy."""
+    entries = {"oracle": found["oracle"], **found["policies"]}
+    lines = [f"{found['task']}: {found['episodes']} episodes a seed and row; success (95 % interval) way over oracle's"]
+    lines.append(f"{'stitches':>9}{'starts':>8}" + "".join(f"{name:>28}" for name in entries))
+    for row, group in enumerate(found["groups"]):
+        cells = (_cell(entry["curve"][row]) for entry in entries.values())
+        lines.append(f"{group['stitches']:>9}{group['pairs']:>8}" + "".join(f"{cell:>28}" for cell in cells))
     if found["beyond"]:
-        lines.append(f"  the data joins {found['beyond']} more to the goal by no chain of trajectories")
-    lines.append(f"  {'stitches':14}" + "".join(f"{group['stitches']:>20}" for group in groups) + f"{'score':>20}")
-    for name, entry in [("oracle", found["oracle"]), *found["policies"].items()]:
-        cells = [_cell(point["success"]) for point in entry["curve"]]
-        lines.append(f"  {name:14}" + "".join(f"{cell:>20}" for cell in [*cells, _cell(entry.get("score"))]))
-        ratios = [point["length_over_oracle"]["iqm"] for point in entry["curve"] if "length_over_oracle" in point]
-        if ratios:
-            words = ("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
-            lines.append(f"  {'  way / oracle':14}" + "".join(f"{word:>20}" for word in words))
+        lines.append(f"{'none':>9}{found['beyond']:>8}  no chain of trajectories leads from there to the goal")
+    scores = (_words(entry["score"]) if "score" in entry else "" for entry in entries.values())
+    lines.append(f"{'score':>9}{'':>8}" + "".join(f"{score:>28}" for score in scores))
     return lines
 
 
-def _cell(summary: Json | None) -> str:
+def _cell(point: Json) -> str:
+    ratio = point.get("length_over_oracle", {}).get("iqm")
+    return _words(point["success"]) + ("" if ratio is None else f" x{ratio:.2f}")
+
+
+def _words(summary: Json | None) -> str:
     if summary is None or summary["iqm"] is None:
         return "-"
     low, high = summary["ci95"]

@@ -66,6 +66,33 @@ def coverage(episodes: Episodes, maze: Maze, goal_xy: npt.ArrayLike, radius: flo
     )
 
 
+def exits(episodes: Episodes, maze: Maze) -> Json:
+    """Whether trajectories that enter a junction in the same way leave it in different ones.
+
+    A junction is a cell with more than two free neighbours. `entries` counts the ways in that occur, over all of them,
+    `exits` the mean number of ways out that follow one, and `best_guess` is the share of passes for which the
+    commonest way out is the right one: about what imitation can know of where a trajectory goes. Null without a pass.
+    """
+    cell = _cells(episodes, maze)
+    owner = np.repeat(np.arange(len(episodes)), np.diff(episodes.starts))
+    entered = np.append(True, (cell[1:] != cell[:-1]) | (owner[1:] != owner[:-1]))[: len(cell)] & (cell >= 0)
+    path, owner = cell[entered], owner[entered]
+    way = np.stack([path[:-2], path[1:-1], path[2:]], -1)  # (K, 3) from, through, to
+    degree = np.zeros(maze.wall.size, np.int64)
+    for row, col in maze.free_cells:
+        degree[row * maze.wall.shape[1] + col] = len(maze.neighbours((row, col)))
+    passes = way[(owner[:-2] == owner[2:]) & (degree[way[:, 1]] > 2) & (way[:, 0] != way[:, 2])]
+    ways, count = np.unique(passes, axis=0, return_counts=True)
+    _, first, entry = np.unique(ways[:, :2], axis=0, return_index=True, return_inverse=True)
+    most = np.zeros(len(first), np.int64)
+    np.maximum.at(most, entry.reshape(-1), count)
+    return {
+        "entries": len(first),
+        "exits": len(ways) / len(first) if len(first) else None,
+        "best_guess": float(most.sum() / count.sum()) if len(first) else None,
+    }
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows `first` to `last` of the episodes, both included, all of one `episode`: a part of a route."""

@@ -172,3 +172,11 @@ def test_wrong_recipes_are_refused(tmp_path: Path, text: str, message: str) -> N
 def test_recipe_round_trip() -> None:
     recipe = load_recipe("mixture")
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_giant_maze_has_rings_and_no_dead_ends() -> None:
+    maze = load_card("pointmaze-giant").maze
+    ways = [len(maze.neighbours(cell)) for cell in maze.free_cells]
+    assert maze.wall.shape == (13, 17) and len(ways) == 113
+    assert sum(way > 2 for way in ways) == 31 and min(ways) == 2
+    assert load_card("pointmaze-giant-gc").maze is maze

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.maze import Maze
-from toolkit.stitching import Piece, Stitches, coverage
+from toolkit.stitching import Piece, Stitches, coverage, exits
 from toolkit.types import Episodes
 
 # row 1 is a corridor of five cells, (1, 1) to (1, 5); (2, 3) hangs below its middle
@@ -216,3 +216,11 @@ def test_pieces_near_a_point() -> None:
     assert found.pieces((1, 1), near=(goal, 0.45)) == [Piece(0, 0, 2), Piece(1, 4, 6)]
     assert found.pieces((1, 5), (1, 1)) == []
     assert found.to_point(goal, 0.45)[1, 1:6].tolist() == [1, 1, 0, 0, 0]
+
+
+def test_exits_of_a_junction() -> None:
+    """(1, 3) has three neighbours: two trajectories enter it from the left, and part there."""
+    right, down = through((1, 2), (1, 3), (1, 4)), through((1, 2), (1, 3), (2, 3))
+    found = exits(make_episodes(right, right, down, through((1, 4), (1, 3), (1, 2)), through((1, 2), (1, 3))), MAZE)
+    assert found == {"entries": 2, "exits": 1.5, "best_guess": 0.75}
+    assert exits(make_episodes(through((1, 1), (1, 2))), MAZE) == {"entries": 0, "exits": None, "best_guess": None}

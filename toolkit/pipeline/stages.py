@@ -17,7 +17,7 @@ from toolkit.pipeline.stitch import run_stitch
 from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
-from toolkit.stitching import coverage
+from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel
 from toolkit.types import Json
 
@@ -75,6 +75,7 @@ def run_collect(context: Context, name: str, stage: CollectStage) -> Json:
     write_pieces(context.folder.stage(name) / "pieces.json", episodes)
     result: Json = {"episodes": len(recorded), "transitions": recorded.transitions}
     if card.goal_xy is not None:
+        result["exits"] = exits(episodes, card.maze)
         result["coverage"] = coverage(episodes, card.maze, card.goal_xy, card.goal.radius).summary()
     return result | {"dataset": str(dataset.resolve().relative_to(context.folder.root.resolve()))}
 
