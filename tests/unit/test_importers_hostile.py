@@ -9,6 +9,7 @@ import resource
 import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -61,7 +62,7 @@ def huge_in_npz(tmp: Path, canary: Path) -> Path:
 
 
 def zip_bomb(tmp: Path, canary: Path) -> Path:
-    zeros = npy((2**26, 4), content=bytes(2**28))
+    zeros = npy((2**21, 4), content=bytes(2**25))
     return npz(tmp / "x.npz", observations=zeros, actions=zeros, terminals=zeros)
 
 
@@ -114,6 +115,33 @@ def external_link(file: h5py.File) -> None:
     file["rewards"] = h5py.ExternalLink("/etc/hostname", "/x")
 
 
+def expanding_piece(file: h5py.File) -> None:
+    """A piece of 8 bytes that is 256 MiB once it is unpacked, in a file that is large enough for it by its size."""
+    del file["rewards"]
+    rewards = file.create_dataset("rewards", (1,), "f8", chunks=(1,), maxshape=(None,), compression="gzip")
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+    rewards.id.write_direct_chunk((0,), packed)
+
+
+def huge_piece_of(file: h5py.File) -> None:
+    del file["rewards"]
+    file.create_dataset("rewards", (1,), "f8", chunks=(2**24,), maxshape=(None,), compression="gzip")
+
+
+def many_names(file: h5py.File) -> None:
+    for number in range(100_001):
+        file.id.links.create_hard(b"%d" % number, file.id, b"rewards")
+
+
+def deep_groups(file: h5py.File) -> None:
+    """Deeper than a walk by recursion survives."""
+    group = file.create_group("deep").id
+    for _ in range(20_000):
+        group = h5py.h5g.create(group, b"a")
+    instead("rewards", data=["a"])(file)
+
+
 def virtual(file: h5py.File) -> None:
     del file["rewards"]
     layout = h5py.VirtualLayout((3,), np.float64)
@@ -156,7 +184,7 @@ def long_runs(folder: Path) -> None:
     import pyarrow.parquet as pq
 
     file = folder / "data/chunk-000/episode_000000.parquet"
-    rows = 2**24
+    rows = 2**22
     zeros = pa.array(np.zeros(rows, np.float32))
     lists = pa.FixedSizeListArray.from_arrays(zeros, 4)
     columns = {"observation.state": lists, "action": lists, "episode_index": np.zeros(rows // 4, np.int64)}
@@ -180,13 +208,21 @@ CASES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "pickle": (a_pickle, "--trust-pickle"),
     "disguised pickle": (disguised, "--trust-pickle"),
     "external link": (hdf5(external_link), "rewards: a soft or external link"),
-    "soft link": (hdf5(lambda f: f.__setitem__("infos", h5py.SoftLink("/actions"))), "a soft or external link"),
+    "soft link": (hdf5(lambda f: f.__setitem__("infos", h5py.SoftLink("/actions"))), "infos: a soft or external"),
     "virtual": (hdf5(virtual), "data outside the file"),
     "external storage": (
         hdf5(instead("rewards", shape=(3,), dtype="f8", external=[("/etc/hostname", 0, 24)])),
         "data outside the file",
     ),
     "huge": (hdf5(instead("rewards", shape=(2**40,), dtype="f8", chunks=(1024,))), "declares more data"),
+    "expanding piece": (hdf5(expanding_piece), "holds more than it declares"),
+    "huge piece": (hdf5(huge_piece_of), "expected at most 67108864"),
+    "many names": (hdf5(many_names), "expected at most 100000 entries"),
+    "deep groups": (hdf5(deep_groups), "expected an array of numbers"),
+    "unusual filter": (
+        hdf5(instead("rewards", data=np.zeros(40), scaleoffset=2, chunks=(40,))),
+        "unusual filters",
+    ),
     "objects": (hdf5(instead("rewards", data=["a", "b"])), "expected an array of numbers"),
     "robomimic huge": (
         hdf5(instead("data/demo_5/obs/a", shape=(2**40, 1), dtype="f8", chunks=(1024, 1)), "robomimic"),

@@ -198,6 +198,14 @@ def test_a_link_out_of_the_root_is_refused(folder: Path, tmp_path: Path) -> None
         read_minari(ID, root)
 
 
+@pytest.mark.parametrize("name", ["main_data.hdf5", "metadata.json"])
+def test_a_file_linked_from_elsewhere_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    (folder / "data" / name).rename(tmp_path / name)
+    (folder / "data" / name).symlink_to(tmp_path / name)
+    with pytest.raises(ToolkitError, match="a link out of the data set's folder"):
+        read_minari(folder)
+
+
 def edit_metadata(folder: Path, **changes: object) -> None:
     path = folder / "data" / "metadata.json"
     metadata = {**json.loads(path.read_text()), **changes}

@@ -96,6 +96,7 @@ def _whole(path: Path, write: Callable[[Path], None], replace: bool) -> Path:
         raise ToolkitError(f"{path}: this file exists already; expected a free name, or --replace")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)  # of a run that was killed, or a link
     try:
         write(partial)
         sync(partial)

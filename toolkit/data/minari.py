@@ -109,6 +109,7 @@ def inside(folder: Path, file: Path) -> None:
 def read_metadata(folder: Path) -> Json:
     """The metadata of the data set in `folder`, unparsed beyond JSON. Raises ToolkitError."""
     path = folder / "data" / METADATA_FILE
+    inside(folder, path)
     try:
         if path.stat().st_size > MAX_METADATA_BYTES:
             raise ToolkitError(f"{path}: expected at most {MAX_METADATA_BYTES} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,14 +43,7 @@ def pack(rows: Rows, source: Source, names: IntArray | None = None) -> Imported:
     truncated or cut episode has no outcome: it is dropped, and its observation closes the episode. A terminated one
     keeps its last step, closed by that step's own observation again, since no value is ever taken from there.
     """
-    count = len(rows.reward)
-    for name, array in rows._asdict().items():
-        if isinstance(array, np.ndarray) and len(array) != count:
-            raise ToolkitError(
-                f"{source.path}: {name}: expected {count} rows as rewards or actions have, got {len(array)}"
-            )
-    if not count:
-        raise ToolkitError(f"{source.path}: expected at least one step, got none")
+    count = _count(rows, source)
     last, slipped = rows.last.copy(), np.zeros(count, np.bool_)
     last[-1] = True
     marked = np.flatnonzero(last)
@@ -74,16 +68,25 @@ def pack(rows: Rows, source: Source, names: IntArray | None = None) -> Imported:
     )
     stood_in = int((rows.terminated[end] & (rows.after is None)).sum())
     note = (f"{stood_in} terminated episodes end in a copy of their last observation, for want of the one after it",)
-    source = Source(
-        **{
-            **source.__dict__,
-            "ends": ends,
-            "numbers": numbers,
-            "dropped": source.dropped + tuple(entry for entry in dropped if entry.number),
-            "notes": source.notes + note * (stood_in > 0),
-        }
+    source = replace(
+        source,
+        ends=ends,
+        numbers=numbers,
+        dropped=source.dropped + tuple(entry for entry in dropped if entry.number),
+        notes=source.notes + note * (stood_in > 0),
     )
     return Imported(packed, source, _misaligned(slipped, marked, names))
+
+
+def _count(rows: Rows, source: Source) -> int:
+    """How many steps there are. Raises ToolkitError where arrays differ in that, or there is none."""
+    count = len(rows.reward)
+    for name, array in rows._asdict().items():
+        if isinstance(array, np.ndarray) and len(array) != count:
+            raise ToolkitError(f"{source.path}: {name}: expected {count} rows as rewards have, got {len(array)}")
+    if not count:
+        raise ToolkitError(f"{source.path}: expected at least one step, got none")
+    return count
 
 
 def _gather(rows: Rows, begin: IntArray, end: IntArray, whole: BoolArray) -> Episodes:

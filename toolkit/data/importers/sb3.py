@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from toolkit.data.imported import Imported, Source, scaled
 from toolkit.data.importers.options import Options, goals
 from toolkit.data.importers.rows import Rows, pack, table
 from toolkit.data.untrusted_npz import read_npz
-from toolkit.types import FloatArray, ToolkitError
+from toolkit.types import FloatArray, IntArray, ToolkitError
 
 _SEEN = ("observation", "achieved_goal", "desired_goal")
 
@@ -57,53 +57,54 @@ def from_buffer(path: Path, arrays: dict[str, Array], options: Options) -> Impor
         raise ToolkitError(f"{path}: expected a replay buffer, found no {sorted(missing)[0]!r}")
     if "choices" in arrays:
         raise ToolkitError(f"{path}: expected a Box of actions, got {int(arrays['choices'][0])} discrete ones")
-    size, envs = arrays["rewards"].shape
+    size, lean = len(arrays["rewards"]), not any(name.startswith("next_observations") for name in arrays)
     pos, full = int(arrays["pos"][0]), bool(arrays["full"][0])
-    lean = not any(name.startswith("next_observations") for name in arrays)
     # a lean buffer holds the newest outcome in the place of the oldest observation
     order = (pos + np.arange(int(lean), size)) % size if full else np.arange(pos)
     if not len(order):
         raise ToolkitError(f"{path}: expected at least one step, got none")
-    following = (order + 1) % size
-
-    def streams(name: str, rows: npt.NDArray[np.int64] = order) -> Array:
-        """One environment's steps after the other's, (envs * steps, ...)."""
-        stored = arrays[name]
-        if stored.shape[:2] != (size, envs):
-            raise ToolkitError(f"{path}: {name}: expected shape ({size}, {envs}, ...), got {stored.shape}")
-        return np.concatenate([stored[rows, env] for env in range(envs)])
-
-    def seen(name: str, rows: npt.NDArray[np.int64] = order) -> tuple[FloatArray, FloatArray, FloatArray]:
-        if name in arrays:
-            flat = table(streams(name, rows), name, path)
-            none = np.zeros((len(flat), 0), np.float32)
-            return flat, none, none
-        keys = [key for key in _SEEN if f"{name}.{key}" in arrays]
-        if "observation" not in keys:
-            raise ToolkitError(f"{path}: {name}: expected numbers, or a Dict with 'observation'")
-        found = {key: table(streams(f"{name}.{key}", rows), key, path) for key in keys}
-        none = np.zeros((len(found["observation"]), 0), np.float32)
-        return found["observation"], found.get(_SEEN[1], none), found.get(_SEEN[2], none)
-
-    done = streams("dones") != 0
-    timeout = streams("timeouts") != 0 if "timeouts" in arrays else np.zeros_like(done)
+    buffer = _Buffer(path, arrays)
+    done = buffer.streams("dones", order) != 0
+    timeout = buffer.streams("timeouts", order) != 0 if "timeouts" in arrays else np.zeros_like(done)
     last = done.copy()
     last[len(order) - 1 :: len(order)] = True
-    notes = [
-        f"{envs} streams of {len(order)} steps, in the order of recording",
-        "actions are scaled to [-1, 1] already",
-    ]
+    notes = [f"{len(order)} steps of each environment, in the order of recording", "actions are scaled already"]
     if lean:
         notes.append("a buffer of optimize_memory_usage: it holds no timeouts, every done counts as terminal")
     rows = Rows(
-        *seen("observations"),
-        action=scaled(table(streams("actions"), "actions", path)),
-        reward=streams("rewards").astype(np.float32),
+        *buffer.seen("observations", order),
+        action=scaled(table(buffer.streams("actions", order), "actions", path)),
+        reward=buffer.streams("rewards", order).astype(np.float32),
         terminated=done & ~timeout,
         truncated=done & timeout,
         last=last,
         # after a done, a lean buffer has only the next episode's first observation; no value is taken from it
-        after=seen("observations", following) if lean else seen("next_observations"),
+        after=buffer.seen("observations", (order + 1) % size) if lean else buffer.seen("next_observations", order),
     )
     found = pack(rows, Source(path, "sb3", {}, np.zeros(0, np.int64), notes=tuple(notes)))
     return replace(found, episodes=goals(found.episodes, options.achieved))
+
+
+class _Buffer(NamedTuple):
+    """Arrays of (size, environments, ...), read one environment after the other."""
+
+    path: Path
+    arrays: dict[str, Array]
+
+    def streams(self, name: str, rows: IntArray) -> Array:
+        """Those rows of each environment, (environments * rows, ...)."""
+        stored, expected = self.arrays[name], self.arrays["rewards"].shape
+        if len(expected) != 2 or stored.shape[:2] != expected:
+            raise ToolkitError(f"{self.path}: {name}: expected shape (size, environments, ...), got {stored.shape}")
+        return np.concatenate([stored[rows, env] for env in range(expected[1])])
+
+    def seen(self, name: str, rows: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Observations, achieved and desired goals."""
+        keys = {key: f"{name}.{key}" for key in _SEEN if f"{name}.{key}" in self.arrays}
+        if name in self.arrays:
+            keys = {"observation": name}
+        if "observation" not in keys:
+            raise ToolkitError(f"{self.path}: {name}: expected numbers, or a Dict with 'observation'")
+        found = {key: table(self.streams(stored, rows), key, self.path) for key, stored in keys.items()}
+        none = np.zeros((len(found["observation"]), 0), np.float32)
+        return found["observation"], found.get("achieved_goal", none), found.get("desired_goal", none)
