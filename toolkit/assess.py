@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
 from toolkit.maze import Cell
 from toolkit.policy import Policy, find_checkpoint, load_policy
@@ -45,6 +47,8 @@ def evaluate_run(
     if video is not None:
         check_video(video)
     policy = load_policy(run_or_checkpoint)
+    if video is not None and not policy.card.in_maze:
+        raise ToolkitError(f"{video}: films show a maze from above, and task {policy.card.name} is played in none")
     if starts is None:
         starts = "far" if policy.far_starts else "all"
     if starts == "far" and not policy.far_starts:
@@ -108,6 +112,8 @@ def _play(
 
 
 def _half_width(result: EvalResult) -> float:
+    if np.isnan(result.success).any():
+        raise ToolkitError("until-ci: this task does not say what success is; expected a number of episodes alone")
     low, high = success_ci(result.success)
     return (high - low) / 2
 

@@ -29,7 +29,7 @@ from toolkit.data.minari import dataset_path
 from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.maze import Maze
 from toolkit.tasks import TaskCard, TaskEnv, make_env
-from toolkit.tasks.env import Observation
+from toolkit.tasks.pointmaze import Observation
 from toolkit.types import FloatArray, Json
 
 BLOCK = 25  # episodes handed over at once
@@ -79,8 +79,8 @@ def collect(
         episodes(),
         name,
         out,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
+        observation_space=env.observation_space if env.goal_dim else env.observation_space["observation"],
+        action_space=env.actions.recorded,
         env_spec=spec,
         metadata=_describe(recipe, card, seed),
         replace=replace,
@@ -92,7 +92,7 @@ class Recorder:
 
     def __init__(self, recipe: Recipe, env: TaskEnv, seed: int) -> None:
         self._recipe, self._env, self._seed = recipe, env, seed
-        self._controllers = [part.controller.make(env.maze) for part in recipe.parts]
+        self._controllers = recipe.controllers(env.maze, env.actions.control_dim)
 
     def block(self, start: int, stop: int) -> Block:
         """Episodes `start` to `stop` - 1."""
@@ -102,13 +102,14 @@ class Recorder:
         """One episode, whole or, in a recipe of pieces, cut where it would span too much."""
         rng = np.random.default_rng([self._seed, index])
         env_seed = int(rng.integers(2**31))
-        cells = self._recipe.draw_cells(self._env.maze, rng)
+        maze = self._env.maze
+        cells = None if maze is None else self._recipe.draw_cells(maze, rng)
         options = None if cells is None else dict(zip(("start_cell", "goal_cell"), cells, strict=True))
         seen, actions, rewards, terminated = self._play(index, rng, env_seed, options)
         length = len(rewards)
-        if self._recipe.routes == "stitch":
+        if maze is not None and self._recipe.routes == "stitch":
             route = np.array([observation["achieved_goal"] for observation in seen])
-            length = within_span(self._env.maze, route, self._recipe.max_cells)
+            length = within_span(maze, route, self._recipe.max_cells)
         reached = terminated and length == len(rewards)
         last = np.arange(length) == length - 1
         return RecordedEpisode(
@@ -125,16 +126,16 @@ class Recorder:
     ) -> tuple[list[Observation], FloatArray, list[float], bool]:
         """Observations (T + 1), actions (at least T, A), rewards (T) and whether the goal was reached."""
         env, which = self._env, self._recipe.part_of(index)
-        limit, width = env.card.max_episode_steps, env.sizes.action_dim
+        limit, acting = env.card.max_episode_steps, env.actions
         observation, _ = env.reset(seed=env_seed, options=options)
         controller = self._controllers[which]
         controller.reset(rng, observation, limit)
-        scale, shift = (rows.tolist() for rows in self._recipe.parts[which].noise.draw(rng, limit, width))
-        actions = np.zeros((limit, width), np.float32)
+        scale, shift = (rows.tolist() for rows in self._recipe.parts[which].noise.draw(rng, limit, acting.control_dim))
+        actions = np.zeros((limit, acting.dim), np.float32)
         seen, rewards = [observation], list[float]()
         for action, share, offset in zip(actions, scale, shift, strict=True):
             wanted = zip(controller.act(observation), offset, strict=True)
-            action[:] = [min(max(share[0] * number + noise, -1.0), 1.0) for number, noise in wanted]
+            action[:] = acting.nearest([min(max(share[0] * number + noise, -1.0), 1.0) for number, noise in wanted])
             observation, reward, terminated, truncated, _ = env.step(action)
             seen.append(observation)
             rewards.append(reward)
@@ -265,8 +266,8 @@ def _describe(recipe: Recipe, card: TaskCard, seed: int) -> Json:
     requirements = [f"{name}=={version(name)}" for name in packages]
     return {
         "algorithm_name": f"scripted controllers, recipe {recipe.name}",
-        "description": f"{recipe.description}. Rewards, terminations and truncations follow the task card below, "
-        "not the environment of env_spec.",
+        "description": f"{recipe.description}. Actions, rewards, terminations and truncations follow the task card "
+        "below, not the environment of env_spec.",
         "requirements": [*requirements, f"{DISTRIBUTION}=={toolkit.__version__}"],
         "toolkit": {"version": toolkit.__version__, "seed": seed, "recipe": dump(recipe), "task": dump(card)},
     }

@@ -22,7 +22,7 @@ from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
 from toolkit.tasks import EnvPool, TaskCard
-from toolkit.types import BoolArray, FloatArray, IntArray, Json, ToolkitError
+from toolkit.types import FloatArray, IntArray, Json, ToolkitError
 
 Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1]
 Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes in all
@@ -45,11 +45,12 @@ class Route(NamedTuple):
 class EvalResult:
     """Outcomes of n episodes of each of S seeds; arrays are (S, n)."""
 
-    success: BoolArray
+    success: npt.NDArray[np.float64]  # 1 or 0; NaN where the task does not say what success is
     ret: npt.NDArray[np.float64]  # sum of rewards
+    discounted: npt.NDArray[np.float64]  # the same, each reward times gamma for each step before it
     steps: IntArray
-    path_length: npt.NDArray[np.float64]  # metres travelled
-    shortest: npt.NDArray[np.float64]  # metres from the start to the edge of the goal's radius, around the walls
+    path_length: npt.NDArray[np.float64]  # travelled by the achieved goal, in a maze metres
+    shortest: npt.NDArray[np.float64]  # in a maze from the start to the edge of the goal's radius, around the walls
     start_xy: FloatArray  # (S, n, G)
     goal_xy: FloatArray  # (S, n, G)
     start_inputs: FloatArray  # (S, n, O) what the policy saw first
@@ -61,7 +62,7 @@ class EvalResult:
         return {
             "success": success_summary(self.success),
             "return": value_summary(self.ret),
-            "steps_to_goal": value_summary(np.where(self.success, self.steps, np.nan)),
+            "steps_to_goal": value_summary(np.where(self.success == 1.0, self.steps, np.nan)),
             "path_ratio": value_summary(self.path_ratio),
         }
 
@@ -78,6 +79,7 @@ class _Plan:
     record: bool
     first: int
     goals: tuple[Cell, ...] | None
+    gamma: float
 
     def shares(self) -> list[range]:
         return [range(at, min(at + SHARE, self.episodes)) for at in range(self.first, self.episodes, SHARE)]
@@ -108,11 +110,12 @@ def evaluate(
     progress: Progress | None = None,
     first: int = 0,
     goals: Sequence[Cell] | None = None,
+    gamma: float = 1.0,
 ) -> EvalResult:
     """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A); of them those from `first` on.
 
     `starts` are the cells to begin in, each equally often, and `goals` the cells each of them leads to; None leaves
-    that to the card. With `workers` above 1 the
+    that to the card. `gamma` is for the discounted returns alone. With `workers` above 1 the
     work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
     as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not finite, or a
     process dies.
@@ -124,7 +127,7 @@ def evaluate(
         )
     cells = None if starts is None else tuple((int(row), int(col)) for row, col in starts)
     ends = None if goals is None else tuple((int(row), int(col)) for row, col in goals)
-    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first, ends)
+    plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first, ends, gamma)
     shares = plan.shares()
     count = _Count(plan, progress)
     workers = min(workers, len(shares), seeds * (episodes - first) * card.max_episode_steps // WORTH)
@@ -168,8 +171,7 @@ class _Table:
 
     def __init__(self, seeds: int, episodes: int, goal: int, inputs: int) -> None:
         shape = (seeds, episodes)
-        self.success = np.zeros(shape, np.bool_)
-        self.ret, self.path_length = np.zeros(shape), np.zeros(shape)
+        self.success, self.ret, self.discounted, self.path_length = (np.zeros(shape) for _ in range(4))
         self.steps = np.zeros(shape, np.int64)
         self.start_xy, self.goal_xy = np.zeros((*shape, goal), np.float32), np.zeros((*shape, goal), np.float32)
         self.start_inputs = np.zeros((*shape, inputs), np.float32)
@@ -205,6 +207,7 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = la
         before = pool.achieved[lanes].astype(np.float64)
         pool.step(actions, active)
         table.ret[at] += pool.reward[lanes]
+        table.discounted[at] += plan.gamma ** table.steps[at] * pool.reward[lanes]
         table.steps[at] += 1
         table.path_length[at] += np.linalg.norm(pool.achieved[lanes] - before, axis=-1)
         if plan.record:
@@ -232,16 +235,17 @@ def _record(table: _Table, pool: EnvPool, at: tuple[IntArray, IntArray], lanes: 
 
 def _result(table: _Table, plan: _Plan) -> EvalResult:
     """Add what follows from the geometry."""
-    maze, radius = plan.card.maze, plan.card.goal.radius
-    shortest = np.zeros(table.ret.shape)
-    for index in np.ndindex(shortest.shape):
-        whole = maze.shortest_length(table.start_xy[index], table.goal_xy[index])
-        shortest[index] = max(0.0, whole - radius)  # the episode ends at the edge of the goal
-    fair = table.success & (shortest >= maze.scale)
-    ratio = np.divide(table.path_length, shortest, out=np.full(shortest.shape, np.nan), where=fair)
+    shortest, ratio = (np.full(table.ret.shape, np.nan) for _ in range(2))
+    if plan.card.in_maze:
+        maze, radius = plan.card.maze, plan.card.goal.radius
+        for index in np.ndindex(shortest.shape):
+            whole = maze.shortest_length(table.start_xy[index], table.goal_xy[index])
+            shortest[index] = max(0.0, whole - radius)  # the episode ends at the edge of the goal
+        fair = (table.success == 1.0) & (shortest >= maze.scale)
+        np.divide(table.path_length, shortest, out=ratio, where=fair)
     routes = tuple(tuple(_route(rows) for rows in seed) for seed in table.routes) if plan.record else None
     return EvalResult(
-        table.success, table.ret, table.steps, table.path_length, shortest,
+        table.success, table.ret, table.discounted, table.steps, table.path_length, shortest,
         table.start_xy, table.goal_xy, table.start_inputs, ratio, routes,
     )  # fmt: skip
 

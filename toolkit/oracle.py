@@ -12,6 +12,7 @@ import numpy as np
 from toolkit.controllers.recipe import Waypoint
 from toolkit.maze import Cell, Floats, Maze
 from toolkit.tasks import TaskCard
+from toolkit.tasks.actions import pushes
 from toolkit.types import FloatArray, IntArray
 
 FAR = 1 << 30
@@ -26,6 +27,7 @@ class Oracle:
 
     def __init__(self, card: TaskCard, moves: IntArray) -> None:
         self._maze, self._goal_xy = card.maze, card.goal_xy
+        self._choices = pushes(card.directions) if card.directions else None
         driver = Waypoint(kind="waypoint")
         self._stiff, self._damp = driver.stiffness / self._maze.scale, driver.damping / self._maze.scale
         self.distance = _distances(self._maze, moves)  # (C, C) moves from each cell to each; FAR where there is no way
@@ -48,7 +50,8 @@ class Oracle:
         aim = self._aim(self._number(position), self._number(goal), goal)
         force = self._stiff * (aim - position) - self._damp * speed
         force[np.isnan(aim).any(-1)] = 0.0
-        return np.clip(force, -1.0, 1.0).astype(np.float32).reshape(*inputs.shape[:-1], 2)
+        force = np.clip(force, -1.0, 1.0).reshape(*inputs.shape[:-1], 2)
+        return force.astype(np.float32) if self._choices is None else self._choices.nearest(force)
 
     def _aim(self, cell: IntArray, goal_cell: IntArray, goal: Floats) -> Floats:
         """The doorway between the next cell and the one after; in and beside the goal's cell the goal, (N, 2)."""

@@ -89,10 +89,11 @@ class Policy:
         state: tuple[npt.NDArray[Any], ...] | None = None,
         episode_start: npt.NDArray[Any] | None = None,
         deterministic: bool = True,
-    ) -> tuple[FloatArray, tuple[npt.NDArray[Any], ...] | None]:
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
         """Actions for one observation or a batch, Dict or flat (the policy's input), (..., O) -> (..., A).
 
-        Actions are in the bounds of the task's environment. `state` comes back as it is: the policy has no memory.
+        Actions are in the bounds of the task's environment; discrete ones are the numbers of choices, (...). `state`
+        comes back as it is: the policy has no memory.
         """
         if isinstance(observation, Mapping):
             inputs = self.card.policy_input({key: np.asarray(value) for key, value in observation.items()})
@@ -106,6 +107,8 @@ class Policy:
         batch = inputs.reshape(1, -1, inputs.shape[-1])
         with torch.no_grad():
             action = self._act(self._one, batch, None if deterministic else self._noise)
+        if self.agent.spec.discrete:
+            return action.argmax(-1).reshape(inputs.shape[:-1]), state
         return action.reshape(*inputs.shape[:-1], -1), state
 
     def q(self, inputs: FloatArray, action: FloatArray) -> FloatArray:

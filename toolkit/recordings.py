@@ -44,15 +44,16 @@ def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
 
 
 def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
-    """What the card says about each row; None where the data has no goals to go by."""
+    """What the card says about each row; None where it takes rewards as they come, or the data has no goals."""
     goal, width = card.goal_xy, episodes.achieved.shape[1]
-    if not width or (goal is not None and len(goal) != width):
+    if card.reward.rule == "env" or not width or (goal is not None and len(goal) != width):
         return None
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
     success = np.zeros(len(episodes.reward), np.bool_)
+    reward = np.zeros_like(episodes.reward)
     success[:-1] = card.reached(episodes.achieved, desired)[1:]  # a step is paid for where it leads
+    reward[:-1] = card.pay(episodes.achieved, desired)[1:]
     success &= acting(episodes.starts)
-    reward = np.where(success, card.reward.success, card.reward.step).astype(np.float32)
     return Expected(card.env_id, card.max_episode_steps, reward, success)
 
 

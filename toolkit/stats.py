@@ -102,9 +102,11 @@ def success_summary(success: npt.ArrayLike) -> Json:
 
     `per_seed` holds each seed's success rate, `iqm` the interquartile mean of these S rates (what rliable computes
     for S runs of one task; the mean when S < 4), `ci95` the interval of `success_ci`, `episodes` is n, per seed.
+    All but the last are null where the outcomes are NaN: the task does not say what success is.
     """
     table = np.atleast_2d(np.asarray(success, np.float64))
-    return value_summary(table) | {"ci95": list(success_ci(table)), "episodes": int(table.shape[1])}
+    interval = [None, None] if np.isnan(table).any() else list(success_ci(table))
+    return value_summary(table) | {"ci95": interval, "episodes": int(table.shape[1])}
 
 
 def value_summary(values: npt.ArrayLike) -> Json:

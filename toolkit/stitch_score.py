@@ -166,7 +166,7 @@ def _point(group: Group, result: EvalResult) -> Json:
 
 def _longer(result: EvalResult, best: EvalResult) -> Numbers:
     """Way travelled over the oracle's in the same episode, (S, n); NaN unless both arrive."""
-    fair = result.success & best.success & (best.path_length > 0)
+    fair = (result.success == 1.0) & (best.success == 1.0) & (best.path_length > 0)
     ratio = np.full(fair.shape, np.nan)
     ratio[fair] = result.path_length[fair] / best.path_length[fair]
     return ratio

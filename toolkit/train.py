@@ -141,7 +141,7 @@ class Practice:
     grad_step: int = 0
     episodes: list[int] = field(default_factory=list)  # episodes begun in each lane
     history: list[list[FloatArray]] = field(default_factory=list)  # actions of each lane's running episode
-    recent: list[list[tuple[float, int, bool]]] = field(default_factory=list)  # of each seed: return, length, success
+    recent: list[list[tuple[float, int, float]]] = field(default_factory=list)  # of each seed: return, length, success
 
     @property
     def envs(self) -> int:
@@ -174,7 +174,7 @@ class Practice:
         """Go back to a saved moment by playing the running episodes again: exact with any simulator."""
         self.start()
         self.env_step, self.grad_step = meta["env_step"], meta["grad_step"]
-        self.recent = [[(float(r), int(n), bool(s)) for r, n, s in seed] for seed in meta["recent"]]
+        self.recent = [[(float(r), int(n), float(s)) for r, n, s in seed] for seed in meta["recent"]]
         for lane, begun in enumerate(meta["episodes"]):
             self.begin(lane, begun - 1)
             for action in np.asarray(tensors[f"history{lane}"]):
@@ -206,10 +206,7 @@ class Practice:
 
     def _ended(self, lane: int) -> None:
         pool, recent = self.pool, self.recent[lane // self.envs]
-        length = int(pool.steps[lane])
-        card = pool.card.reward
-        total = card.step * (length - 1) + float(pool.reward[lane])
-        recent.append((total, length, bool(pool.is_success[lane])))
+        recent.append((float(pool.total[lane]), int(pool.steps[lane]), float(pool.is_success[lane])))
         del recent[:-20]
         self.begin(lane, self.episodes[lane])
 

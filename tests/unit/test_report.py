@@ -227,6 +227,30 @@ def test_agents_side_by_side_have_no_single_result_and_share_a_picture(run: Path
     assert page.text.count("Shaded: the returns that are possible.") == 2  # compared, and SAC's own
 
 
+def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
+    def change(summary: Any) -> None:
+        for stage in [*summary["stages"].values(), *summary["baselines"].values()]:
+            if success := stage.get("success"):
+                returns = [-1000.0 * rate for rate in success["per_seed"]]
+                middle = {"iqm": -1000 * success["iqm"], "ci95": [min(returns) - 50, max(returns) + 50]}
+                stage |= {"success": None, "return": {**middle, "per_seed": returns}, "path_ratio": None}
+        summary["switch"] = {}
+
+    edit(run / "summary.json", change)
+    for path in run.rglob("routes.json"):
+        path.unlink()
+    for path in run.rglob("metrics.jsonl"):
+        path.write_text(
+            re.sub(r'"eval/(success|path_ratio)": \[[^]]*\]', r'"eval/\1": [null, null, null]', path.read_text())
+        )
+    page = page_of(run)
+    assert page.titles[:3] == ["Return", "Return, offline", "Return, online"]
+    assert not {"maze", "switch"} & set(page.sections)
+    text = " ".join(page.text.split())
+    assert "Return at the end, stage evaluate −99" in text
+    assert "Success" not in text
+
+
 def test_without_a_maze_or_versions(run: Path) -> None:
     for path in run.rglob("routes.json"):
         path.unlink()

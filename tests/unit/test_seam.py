@@ -179,3 +179,7 @@ def test_switch_that_never_recovers_and_a_fall_long_after() -> None:
 def test_the_middle_over_seeds_decides() -> None:
     wild = [{"step": 0, "eval/success": [0.9] * 4}, {"step": 500, "eval/success": [0.0, 0.9, 0.9, 0.9]}]
     assert switch_summary(wild)["dip"] == pytest.approx(0.0)
+
+
+def test_without_success_there_is_no_switch_to_speak_of() -> None:
+    assert switch_summary(rows(math.nan, math.nan)) == {}

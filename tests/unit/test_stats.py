@@ -161,3 +161,8 @@ def test_paired() -> None:
     assert 0.03 < np.mean(np.array(p) <= 0.05) < 0.07, "under no difference p is uniform"
     many = paired(rng.normal(1, 1, 30), rng.normal(0, 1, 30))
     assert 0 < many["p"] < 0.05 and many["least_p"] < 1e-3
+
+
+def test_outcomes_that_no_one_knows() -> None:
+    nothing = {"iqm": None, "ci95": [None, None], "per_seed": [None, None], "episodes": 4}
+    assert success_summary(np.full((2, 4), np.nan)) == nothing

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from toolkit.console.stage import Stage
 from toolkit.console.stream import SafeStream
-from toolkit.console.words import duration, number, printable, rate, result_rows
+from toolkit.console.words import duration, judged_by, number, printable, rate, result_rows
 from toolkit.types import Json
 
 Progress = Literal["auto", "plain", "none"]
@@ -136,18 +136,20 @@ class Console:
         self._rich.print(Text(printable(text)), soft_wrap=True)
 
     def final_table(self, summary: Json, report: Path | str | None = None) -> None:
-        """Success before and after, per seed and with its interval, from what `summary.json` holds."""
+        """Success, or else return, before and after, per seed and with its interval, from what `summary.json` holds."""
+        measures = {judged_by(stage) for stage in summary.get("stages", {}).values() if "return" in stage}
+        measure, show = ("return", number) if measures == {"return"} else ("success", rate)
         table = Table(box=None, pad_edge=False, header_style="dim", show_edge=False)
         table.add_column()
-        table.add_column("success", justify="right")
+        table.add_column(measure, justify="right")
         table.add_column("95 % interval")
         table.add_column("per seed")
-        for label, success, strong in result_rows(summary):
-            low, high = success.get("ci95") or (None, None)
-            per_seed = " ".join(rate(value) for value in success.get("per_seed") or [])
-            interval = f"{rate(low)} to {rate(high)}" if low is not None else ""
+        for label, score, strong in result_rows(summary):
+            low, high = score.get("ci95") or (None, None)
+            per_seed = " ".join(show(value) for value in score.get("per_seed") or [])
+            interval = f"{show(low)} to {show(high)}" if low is not None else ""
             style = "bold" if strong else ""
-            table.add_row(printable(label), rate(success.get("iqm")), interval, per_seed, style=style)
+            table.add_row(printable(label), show(score.get("iqm")), interval, per_seed, style=style)
         if table.row_count:
             self._rich.print(table)
         if report is not None:

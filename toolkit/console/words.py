@@ -35,16 +35,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def judged_by(stage: Json) -> str:
+    """What a stage's policy is judged by: success where the task says what that is, else the return."""
+    return "success" if stage.get("success") else "return"
+
+
 def before_and_after(summary: Json) -> tuple[str | None, str | None]:
-    """The stages whose success a reader compares: before the online part and at the end.
+    """The stages whose score, success or return, a reader compares: before the online part and at the end.
 
     Before is the last offline stage ahead of the first online one, after the last stage from there on; baselines are
-    left out. Without an online stage there is no before, and an after only where a single stage measured a success:
+    left out. Without an online stage there is no before, and an after only where a single stage measured anything:
     of several agents side by side none is the result.
     """
     stages = summary.get("stages", {})
     baselines = summary.get("baselines", {})
-    measured = [name for name in stages if stages[name].get("success") and stages[name].get("agent") not in baselines]
+    judged = [name for name, stage in stages.items() if stage.get(judged_by(stage))]
+    measured = [name for name in judged if stages[name].get("agent") not in baselines]
     online = [place for place, name in enumerate(stages) if stages[name].get("kind") == "online"]
     ahead = list(stages)[: online[0]] if online else []
     before = [name for name in measured if name in ahead and stages[name].get("kind") == "offline"]
@@ -55,13 +61,14 @@ def before_and_after(summary: Json) -> tuple[str | None, str | None]:
 
 
 def result_rows(summary: Json) -> Iterator[tuple[str, Json, bool]]:
-    """Label, success and whether it is a headline: baselines first, then the stages in order."""
+    """Label, score and whether it is a headline: baselines first, then the stages in order."""
     before, after = before_and_after(summary)
     baselines = summary.get("baselines", {})
     for name, baseline in baselines.items():
-        if baseline.get("success"):
-            yield f"{name} (baseline)", baseline["success"], False
+        if score := baseline.get(judged_by(baseline)):
+            yield f"{name} (baseline)", score, False
     for name, stage in summary.get("stages", {}).items():
-        if stage.get("success") and stage.get("agent") not in baselines:
+        score = stage.get(judged_by(stage))
+        if score and stage.get("agent") not in baselines:
             role = " (before)" if name == before else " (after)" if name == after and before else ""
-            yield name + role, stage["success"], name in (before, after)
+            yield name + role, score, name in (before, after)

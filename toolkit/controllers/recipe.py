@@ -13,6 +13,7 @@ from toolkit.config import Strict, load_model
 from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
 from toolkit.maze import Cell, Maze
+from toolkit.types import ToolkitError
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -26,8 +27,10 @@ class Waypoint(Strict):
     damping: float = Field(1.5, ge=0)
     """Action against each cell a second of speed."""
 
-    def make(self, maze: Maze) -> Controller:
+    def make(self, maze: Maze | None, control_dim: int) -> Controller:
         """The controller for one maze."""
+        if maze is None:
+            raise ToolkitError("controller waypoint: finds its way in a maze, and this task has none; expected random")
         return WaypointController(maze, self.stiffness, self.damping)
 
 
@@ -40,9 +43,9 @@ class Random(Strict):
     steps: float = Field(30.0, ge=1)
     """Steps after which a direction is forgotten."""
 
-    def make(self, maze: Maze) -> Controller:
-        """The controller for one maze."""
-        return RandomController(self.std, self.steps)
+    def make(self, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for any task."""
+        return RandomController(self.std, self.steps, control_dim)
 
 
 Driver = Annotated[Waypoint | Random, Field(discriminator="kind")]
@@ -100,6 +103,12 @@ class Recipe(Strict):
         bounds = np.cumsum([part.weight for part in self.parts])
         spread = episode * _GOLDEN % 1.0  # never clusters, whatever the number of episodes
         return int(np.searchsorted(bounds[:-1], spread * bounds[-1], side="right"))
+
+    def controllers(self, maze: Maze | None, control_dim: int) -> list[Controller]:
+        """One for each part, giving `control_dim` numbers. Raises ToolkitError for what only a maze can have."""
+        if maze is None and self.routes != "task":
+            raise ToolkitError(f"recipe {self.name}: routes: {self.routes} needs a maze; expected task")
+        return [part.controller.make(maze, control_dim) for part in self.parts]
 
     def draw_cells(self, maze: Maze, rng: np.random.Generator) -> tuple[Cell, Cell] | None:
         """Start and goal of one episode, or None where the task draws them."""

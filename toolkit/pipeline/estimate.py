@@ -18,7 +18,7 @@ STARTING = 3.0  # seconds until a stage works
 COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
 EAGER = 0.4  # speed without it
 STITCHES = 4  # groups of starts
-EPISODE = 90  # steps of an average one
+EPISODE = 90  # steps of an average one in a maze; elsewhere the time limit's
 ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
 
 
@@ -31,27 +31,29 @@ def estimate(plan: Plan) -> Json:
 
 
 def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
+    maze = plan.card.in_maze
+    episode = EPISODE if maze else plan.card.max_episode_steps
     match stage:
         case CollectStage():
             recipe = plan.recipes[name]
-            transitions = recipe.episodes * min(60, recipe.max_episode_steps)
+            transitions = recipe.episodes * min(60 if maze else episode, recipe.max_episode_steps)
             return _entry(STARTING + transitions / SIMULATED, transitions * ROW_BYTES)
         case OfflineStage():
             evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
-            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
+            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
             return _entry(_updating(stage, stage.updates, seeds) + played / SIMULATED, _weights(stage, seeds))
         case OnlineStage():
             updates = planned_updates(stage, plan.card)
             evaluations = len(evaluation_steps(stage))
-            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * EPISODE
+            played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
             stepping = (seeds * stage.env_steps + played) / SIMULATED
             size = _weights(stage, seeds) + seeds * stage.env_steps * ROW_BYTES
             return _entry(_updating(stage, updates, seeds) + stepping, size)
         case EvaluateStage():
-            played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * EPISODE
+            played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * episode
             return _entry(STARTING + played / SIMULATED, 200_000)
         case StitchStage():
-            played = seeds * stage.episodes * (1 + len(stage.of)) * STITCHES * EPISODE
+            played = seeds * stage.episodes * (1 + len(stage.of)) * STITCHES * episode
             return _entry(STARTING + played / SIMULATED, 200_000)
     raise TypeError(stage)
 

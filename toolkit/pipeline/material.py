@@ -92,7 +92,7 @@ def prepare(
 
 
 def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:
-    """Cells that no single trajectory joins to the task's goal; none where every episode has its own goal."""
+    """Cells that no single trajectory joins to the task's goal; none without a fixed goal."""
     if card.goal_xy is None:
         return []
     return coverage(episodes, card.maze, card.goal_xy, card.goal.radius).far_starts

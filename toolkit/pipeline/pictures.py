@@ -19,7 +19,9 @@ THINNED = 2  # every so many points of a line are kept
 
 
 def write_routes(path: Path, result: EvalResult, card: TaskCard, seeds: Sequence[int], far: Sequence[Cell]) -> None:
-    """The first recorded episodes of each seed, with the maze around them."""
+    """The first recorded episodes of each seed, with the maze around them; nothing where there is none."""
+    if not card.in_maze:
+        return
     routes = [
         {"seed": seed, "success": bool(result.success[row, place]), "xy": _line(route.xy)}
         for row, (seed, recorded) in enumerate(zip(seeds, result.routes or (), strict=True))

@@ -52,6 +52,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     inputs = {row.stage: row.inputs for row in plan(spec)}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
     _check_recordings(made)
+    _check_task(made)
     _check_starts(made)
     _check_seams(made)
     _check_rollouts(made)
@@ -108,6 +109,21 @@ def _check_recordings(made: Plan) -> None:
     for (first, one), (second, other) in pairwise(ids):
         if first == second:
             raise ToolkitError(f"stages {one} and {other} both record {first}; give one of them a recipe of its own")
+
+
+def _check_task(made: Plan) -> None:
+    """The simulator can be made, recipes can drive in it, and nothing goes by a success that the data does not tell."""
+    env = make_env(made.card)
+    for recipe in made.recipes.values():
+        recipe.controllers(env.maze, env.actions.control_dim)
+    env.close()
+    for name, block in made.resolved["stages"].items():
+        if isinstance(made.spec.stages[name], StitchStage) and not made.card.in_maze:
+            raise ToolkitError(f"{name}: stitches are counted between a maze's cells, task {made.card.name} has none")
+        if made.card.reward.rule == "env" and block.get("config", {}).get("by") == "success":
+            raise ToolkitError(
+                f"{name}.config.by: task {made.card.name} does not say what success is; expected return, got success"
+            )
 
 
 def _check_starts(made: Plan) -> None:

@@ -10,7 +10,7 @@ from toolkit import strict_yaml
 from toolkit.config import one_of
 from toolkit.console import Console
 from toolkit.console.terminal import Progress
-from toolkit.console.words import duration, number
+from toolkit.console.words import duration, judged_by, number
 from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
 from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose, write_json, write_text
@@ -115,9 +115,10 @@ def _line(manifest: Json) -> str:
         return "stitching score " + ", ".join(
             f"{of} {number(score['iqm']) if score else '-'}" for of, score in scores.items()
         )
-    if "success" in result:
-        low, high = result["success"]["ci95"]
-        return f"success {number(result['success']['iqm'])} ({number(low)} to {number(high)})"
+    if "return" in result:
+        measure = judged_by(result)
+        low, high = result[measure]["ci95"]
+        return f"{measure} {number(result[measure]['iqm'])} ({number(low)} to {number(high)})"
     return f"{result['episodes']:,} episodes, {result['transitions']:,} transitions"
 
 

@@ -131,9 +131,11 @@ def switch_summary(rows: Iterable[Json]) -> Json:
 
     `before` is the success at environment step 0, interquartile mean over seeds; `dip` the deepest fall below it in
     the first 10,000 steps; `recovery_env_steps` the first evaluation after the deepest point that is back within 0.02,
-    0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations.
+    0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations. Empty
+    where no success is known.
     """
     found = [(int(row["step"]), float(iqm(row["eval/success"]))) for row in rows if "eval/success" in row]
+    found = [(step, success) for step, success in found if not math.isnan(success)]
     if not found or found[0][0] != 0:
         return {}
     before, after = found[0][1], found[1:]

@@ -8,6 +8,7 @@ from typing import Any
 from toolkit import checkpoint
 from toolkit.assess import cores
 from toolkit.collect import collect
+from toolkit.console import judged_by
 from toolkit.data.minari import read_minari
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
@@ -72,7 +73,8 @@ def run_collect(context: Context, name: str, stage: CollectStage) -> Json:
     )
     recorded = read_minari(dataset)
     episodes = relabel(card, recorded)
-    write_pieces(context.folder.stage(name) / "pieces.json", episodes)
+    if card.in_maze:
+        write_pieces(context.folder.stage(name) / "pieces.json", episodes)
     result: Json = {"episodes": len(recorded), "transitions": recorded.transitions}
     if card.goal_xy is not None:
         result["exits"] = exits(episodes, card.maze)
@@ -101,9 +103,9 @@ def run_evaluate(context: Context, name: str, stage: EvaluateStage) -> Json:
                 path = context.folder.stage(name) / "routes.json"
                 write_routes(path, played, context.plan.card, context.seeds, policy.far_starts)
         result["of"][source] = measured
-        context.console.advance(done, {f"{source} success": measured[stage.starts]["success"]["per_seed"]})
-    own: Json = result["of"][stage.of[-1]][stage.starts]
-    return result | own | {"starts": stage.starts}
+        own, measure = measured[stage.starts], judged_by(measured[stage.starts])
+        context.console.advance(done, {f"{source} {measure}": own[measure]["per_seed"]})
+    return {**result, **result["of"][stage.of[-1]][stage.starts], "starts": stage.starts}
 
 
 def _play(context: Context, stage: EvaluateStage, policy: Policy, starts: str, done: int) -> EvalResult:

@@ -40,13 +40,20 @@ def _entry(manifest: Json) -> Json:
     return {"kind": manifest["kind"], **agent, "wall_s": manifest["wall_s"], **manifest["result"]}
 
 
-def _return_range(plan: Plan) -> list[float]:
-    """Lowest and highest discounted return that the task's rewards allow: a Q outside of it is an error."""
+def _return_range(plan: Plan) -> list[float] | None:
+    """Lowest and highest discounted return that the card's rewards allow: a Q outside of it is an error.
+
+    None where the simulator pays.
+    """
+    reward = plan.card.reward
+    if reward.rule == "env":
+        return None
     stages = plan.spec.stages.values()
     gamma = max((stage.gamma for stage in stages if isinstance(stage, OfflineStage | OnlineStage)), default=0.0)
-    step, success = plan.card.reward.step, plan.card.reward.success
-    for_ever = step / (1.0 - gamma) if gamma < 1.0 else step * plan.card.max_episode_steps
-    return [min(for_ever, step, success), max(for_ever, step, success)]
+    steps = 1.0 / (1.0 - gamma) if gamma < 1.0 else float(plan.card.max_episode_steps)
+    bonus = 1.0 if reward.rule == "dense" else 0.0  # exp(-distance) at most
+    least, most = reward.step, reward.step + bonus
+    return [min(least * steps, least, reward.success), max(most * steps, most, reward.success + bonus)]
 
 
 def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:
@@ -54,9 +61,9 @@ def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:
     starts = {stage.start for stage in plan.spec.stages.values() if isinstance(stage, OnlineStage) and stage.start}
     found: Json = {}
     for name, stage in plan.spec.stages.items():
-        if starts and isinstance(stage, OfflineStage) and name not in starts and "success" in stages.get(name, {}):
+        if starts and isinstance(stage, OfflineStage) and name not in starts and stages.get(name, {}).get("return"):
             label = stage.agent if stage.agent not in found else name
-            found[label] = {"stage": name, **{key: stages[name][key] for key in ("success", "path_ratio")}}
+            found[label] = {"stage": name, **{key: stages[name][key] for key in ("success", "return", "path_ratio")}}
     return found
 
 

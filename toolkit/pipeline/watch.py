@@ -128,6 +128,7 @@ class Watch:
             starts=plan.starts,
             base_seed=FINAL_EPISODES if last else EARLY_EPISODES,
             record_routes=last,
+            gamma=self.schedule.gamma,
         )
 
     def _outcome(self, result: EvalResult) -> Values:
@@ -139,14 +140,7 @@ class Watch:
             "eval/steps": result.steps.mean(1).tolist(),
             "eval/path_ratio": ratio,
         }
-        return values | {"mc_return": self._true_returns(result).mean(1).tolist()}
-
-    def _true_returns(self, result: EvalResult) -> FloatArray:
-        """Discounted return of each episode, (S, n), by the task's rule: a price a step, another on the last."""
-        reward, gamma = self.context.plan.card.reward, self.schedule.gamma
-        paid = result.steps - result.success  # steps at the usual price
-        total = reward.step * (1.0 - gamma**paid) / (1.0 - gamma)
-        return np.asarray(total + result.success * reward.success * gamma**paid, np.float32)
+        return values | {"mc_return": result.discounted.astype(np.float32).mean(1).tolist()}
 
     def _beliefs(self, learner: Learner, result: EvalResult) -> Values:
         """What the critics say of the data, of the policy there, and of the episodes just played; none, no numbers."""
@@ -160,7 +154,7 @@ class Watch:
         values["q_start"] = q_start.mean(1).tolist()
         if np.isnan(q_start).all():
             return {}
-        values["q_below_return"] = (q_start <= self._true_returns(result)).mean(1).tolist()
+        values["q_below_return"] = (q_start <= result.discounted.astype(np.float32)).mean(1).tolist()
         return values
 
     def _save(self, saved: Saved, pending: bool = False) -> None:
@@ -199,7 +193,8 @@ def value(learner: Learner, obs: FloatArray, action: FloatArray) -> FloatArray:
 
 
 def summarise(result: EvalResult) -> Json:
-    """Success with interval and seeds; of the rest the middle."""
+    """Success and return with interval and seeds, of the rest the middle; success is null where none is known."""
     summary = result.summary()
-    middles = {name: summary[name]["iqm"] for name in ("path_ratio", "return", "steps_to_goal")}
-    return {"success": summary["success"], **middles}
+    known = summary["success"]["iqm"] is not None
+    middles = {name: summary[name]["iqm"] for name in ("path_ratio", "steps_to_goal")}
+    return {"success": summary["success"] if known else None, "return": summary["return"], **middles}

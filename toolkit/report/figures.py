@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from toolkit.console import rate
+from toolkit.console import number, rate
 from toolkit.log import series
 from toolkit.report.chart import RIGHT, TOP, WIDTH, Curve, Figure, curve_figure
 from toolkit.report.run import Run, Score, Stage, real
-from toolkit.report.svg import Axis, Floats, tag, tick_label
+from toolkit.report.svg import Axis, Floats, tag, tick_label, value_axis
 from toolkit.types import Json
 
 AXES = {"offline": "gradient steps", "online": "environment steps"}
@@ -28,36 +28,39 @@ SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the fra
 
 
 def score_figure(run: Run) -> Figure | None:
-    """Every measured success: interval, middle and the seeds, one row each."""
+    """Every measured success, or return: interval, middle and the seeds, one row each."""
     agents = {name for name, _ in run.baselines}
     rows = [(f"{name} (baseline)", score, 6) for name, score in run.baselines]
-    shown = [stage for stage in run.stages if stage.success and stage.agent not in agents]
+    shown = [stage for stage in run.stages if stage.score and stage.agent not in agents]
     rows += [
-        (stage.name, stage.success, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.success
+        (stage.name, stage.score, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.score
     ]
     if not rows:
         return None
     gap, top = 38, 8
-    x = Axis(0, 1, 142, WIDTH - 58)
+    x, show = Axis(0, 1, 142, WIDTH - 58), rate
+    if run.measure == "return":
+        everything = [[score.iqm, score.low, score.high, *score.per_seed] for _, score, _ in rows]
+        x, show = value_axis(np.concatenate(everything), 142, WIDTH - 58), number
     bottom = top + gap * len(rows)
     parts = []
-    for tick in (0, 0.25, 0.5, 0.75, 1):
+    for tick in (0, 0.25, 0.5, 0.75, 1) if run.measure == "success" else x.ticks():
         parts.append(tag("line", class_="grid", x1=x.at(tick), x2=x.at(tick), y1=top, y2=bottom))
         parts.append(tag("text", tick_label(tick), x=x.at(tick), y=bottom + 17, text_anchor="middle"))
     for place, (name, score, colour) in enumerate(rows):
-        parts.append(_score_row(name, score, colour, x, top + gap * (place + 0.5)))
-    words = "; ".join(f"{name} {rate(score.iqm)}" for name, score, _ in rows)
+        parts.append(_score_row(name, score, colour, x, top + gap * (place + 0.5), show(score.iqm)))
+    words = "; ".join(f"{name} {show(score.iqm)}" for name, score, _ in rows)
     box = f"0 0 {WIDTH} {bottom + 24}"
-    svg = tag("svg", *parts, viewBox=box, role="img", aria_label=f"Success: {words}")
+    svg = tag("svg", *parts, viewBox=box, role="img", aria_label=f"{run.measure.capitalize()}: {words}")
     caption = "Interquartile mean, 95 % interval and each seed (small circles)."
-    return Figure("Success", caption, svg)
+    return Figure(run.measure.capitalize(), caption, svg)
 
 
-def _score_row(name: str, score: Score, colour: int, x: Axis, y: float) -> Markup:
+def _score_row(name: str, score: Score, colour: int, x: Axis, y: float, words: str) -> Markup:
     short = name if len(name) < 21 else name[:19] + "…"
     parts = [tag("text", short, tag("title", name), x=0, y=y + 4, class_="name")]
     if math.isfinite(score.low) and math.isfinite(score.high):
-        low, high = x.at(max(0.0, score.low)), x.at(min(1.0, score.high))
+        low, high = x.at(max(x.low, score.low)), x.at(min(x.high, score.high))
         width = max(high - low, 3.0)
         parts.append(tag("rect", class_=f"interval fill{colour}", x=low, y=y - 7, width=width, height=14, rx=3))
     for seed in score.per_seed:
@@ -65,7 +68,7 @@ def _score_row(name: str, score: Score, colour: int, x: Axis, y: float) -> Marku
             parts.append(tag("circle", class_=f"ring line{colour}", cx=x.at(seed), cy=y, r=3.5))
     at = x.at(score.iqm)
     parts.append(tag("line", class_=f"middle line{colour}", x1=at, x2=at, y1=y - 10, y2=y + 10))
-    parts.append(tag("text", rate(score.iqm), x=WIDTH, y=y + 4, text_anchor="end", class_="value"))
+    parts.append(tag("text", words, x=WIDTH, y=y + 4, text_anchor="end", class_="value"))
     return Markup("").join(parts)
 
 
@@ -87,11 +90,11 @@ def switch_figure(run: Run) -> Figure | None:
     if not stages:
         return None
     curve = _curve(stages[0], "eval/success", stages[0].name, 1).until(SWITCH_STEPS)
-    if len(curve.steps) < 2:
+    if len(curve.steps) < 2 or not np.isfinite(curve.values).any():
         return None
     before = real(run.switch.get("before"))
-    if math.isnan(before) and run.before and run.before.success:
-        before = run.before.success.iqm
+    if math.isnan(before) and run.before and run.before.score:
+        before = run.before.score.iqm
     recovery = real(run.switch.get("recovery_env_steps"))
     low = float(np.nanmin(np.append(curve.values, before)))
     # A dip of a few per cent is what this picture is about: show the part of the axis it happens in.

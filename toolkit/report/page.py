@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from markupsafe import Markup
 from toolkit.console import duration, number, rate
 from toolkit.report import figures
 from toolkit.report.maze_picture import maze_figures, route_figures
-from toolkit.report.run import Run, Score, read_run
+from toolkit.report.run import Run, read_run
 
 
 def write_report(run_dir: Path | str) -> Path:
@@ -41,9 +42,9 @@ def render(run: Run) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "rate": _rate, "duration": _duration}
+    environment.filters |= {"number": _number, "score": _shown(run), "duration": _duration}
     style, script = (Markup(_source(name)) for name in ("page.css", "page.js"))
-    more = [*figures.learning_figures(run, "eval/return", "Return")]
+    more = [] if run.measure == "return" else figures.learning_figures(run, "eval/return", "Return")
     more += figures.learning_figures(run, "eval/path_ratio", "Route over shortest")
     return environment.get_template("page.html").render(
         run=run,
@@ -52,7 +53,7 @@ def render(run: Run) -> str:
         policy=_policy(style, script),
         facts=_facts(run),
         scores=figures.score_figure(run),
-        learning=figures.learning_figures(run, "eval/success", "Success"),
+        learning=figures.learning_figures(run, f"eval/{run.measure}", run.measure.capitalize()),
         more=more,
         switch=figures.switch_figure(run),
         switch_facts=_switch_facts(run),
@@ -88,6 +89,11 @@ def _rate(value: Any) -> str:
     return rate(value).replace("-", "–") if isinstance(value, int | float) else "–"
 
 
+def _shown(run: Run) -> Callable[[Any], str]:
+    """How the run's scores are written."""
+    return _rate if run.measure == "success" else _number
+
+
 def _duration(seconds: float) -> str:
     return "–" if math.isnan(seconds) else duration(seconds)
 
@@ -95,19 +101,16 @@ def _duration(seconds: float) -> str:
 def _facts(run: Run) -> list[tuple[str, str, str]]:
     """The numbers beside the headline: label, value, what to know about it."""
     facts = []
-    if run.before and run.before.success:
-        score = run.before.success
-        facts.append(("Before going online", _rate(score.iqm), f"after {run.before.name}, {_interval(score)}"))
+    if run.before and run.before.score:
+        score, show = run.before.score, _shown(run)
+        interval = f"95 % interval {show(score.low)} to {show(score.high)}" if not math.isnan(score.low) else ""
+        facts.append(("Before going online", show(score.iqm), f"after {run.before.name}, {interval}"))
     if run.after and not math.isnan(run.after.path_ratio):
         facts.append(("Route", f"{_number(run.after.path_ratio)} ×", "the shortest way"))
     if not math.isnan(run.wall_s):
         memory = "" if math.isnan(run.peak_rss_mb) else f"{run.peak_rss_mb / 1024:.1f} GiB of memory at most"
         facts.append(("Time", _duration(run.wall_s), memory))
     return facts
-
-
-def _interval(score: Score) -> str:
-    return f"95 % interval {_rate(score.low)} to {_rate(score.high)}" if not math.isnan(score.low) else ""
 
 
 def _switch_facts(run: Run) -> list[tuple[str, str, str]]:

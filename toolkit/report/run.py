@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import strict_yaml
-from toolkit.console import before_and_after
+from toolkit.console import before_and_after, judged_by
 from toolkit.log import read_metrics
 from toolkit.types import Json, ToolkitError
 
 
 @dataclass(frozen=True)
 class Score:
-    """A success rate: middle, 95 % interval, one number per seed; NaN and empty where unknown."""
+    """A success rate or return: middle, 95 % interval, one number per seed; NaN and empty where unknown."""
 
     iqm: float
     low: float
@@ -34,7 +34,7 @@ class Stage:
     kind: str
     agent: str
     wall_s: float
-    success: Score | None
+    score: Score | None  # by the run's measure
     path_ratio: float
     rows: Sequence[Json]  # of metrics.jsonl
     routes: Json | None
@@ -51,6 +51,7 @@ class Run:
     task: str
     seeds: Sequence[int]
     stages: Sequence[Stage]
+    measure: str  # success, or return where the task does not say what success is
     baselines: Sequence[tuple[str, Score]]
     before: Stage | None
     after: Stage | None
@@ -79,19 +80,22 @@ def read_run(folder: Path) -> Run:
     plan = plan if isinstance(plan, dict) else {}
     names = _stage_names(folder, summary, plan)
     summary = summary | {"stages": {name: _dict(_dict(summary.get("stages")).get(name)) for name in names}}
-    stages = {name: _stage(folder, name, summary, plan) for name in names}
+    measures = {judged_by(entry) for entry in summary["stages"].values() if _score(entry.get(judged_by(entry)))}
+    measure = "return" if measures == {"return"} else "success"
+    stages = {name: _stage(folder, name, summary, plan, measure) for name in names}
     before, after = before_and_after(summary)
     low, high = summary.get("return_range") or (None, None)
-    baselines = [(name, _score(_dict(entry).get("success"))) for name, entry in _dict(summary.get("baselines")).items()]
+    baselines = [(name, _score(_dict(entry).get(measure))) for name, entry in _dict(summary.get("baselines")).items()]
     return Run(
         name=str(summary.get("name") or plan.get("name") or folder.resolve().name),
         description=str(summary.get("description") or plan.get("description") or ""),
         task=str(summary.get("task") or plan.get("task") or ""),
         seeds=summary.get("seeds") or plan.get("seeds") or [],
         stages=list(stages.values()),
+        measure=measure,
         baselines=[(name, score) for name, score in baselines if score],
-        before=stages[before] if before and stages[before].success else None,
-        after=stages[after] if after and stages[after].success else None,
+        before=stages[before] if before and stages[before].score else None,
+        after=stages[after] if after and stages[after].score else None,
         switch=_dict(summary.get("switch")),
         return_range=(real(low), real(high)),
         wall_s=real(summary.get("wall_s")),
@@ -122,7 +126,7 @@ def _stage_names(folder: Path, summary: Json, plan: Json) -> list[str]:
     return list(dict.fromkeys([*planned, *known, *found]))
 
 
-def _stage(folder: Path, name: str, summary: Json, plan: Json) -> Stage:
+def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> Stage:
     entry = summary["stages"][name]
     planned = _dict(_dict(plan.get("stages")).get(name))
     files = folder / "stages" / name
@@ -134,7 +138,7 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json) -> Stage:
         kind=str(entry.get("kind") or planned.get("kind") or ("online" if "online" in phases else "offline")),
         agent=str(agent.get("name", "") if isinstance(agent, dict) else agent),
         wall_s=real(entry.get("wall_s")),
-        success=_score(entry.get("success")),
+        score=_score(entry.get(measure)),
         path_ratio=real(entry.get("path_ratio")),
         rows=rows,
         routes=_json(files / "routes.json"),

@@ -15,7 +15,8 @@ from toolkit.catalog import find
 from toolkit.config import Problem, Strict, load_model
 from toolkit.maze import Cell, Maze
 from toolkit.strict_yaml import Keys
-from toolkit.tasks.pointmaze import maze_of
+from toolkit.tasks.pointmaze import is_maze, maze_of
+from toolkit.tasks.registry import registry_spec
 from toolkit.types import BoolArray, Episodes, FloatArray, Json, ToolkitError
 
 # Half a cell less the ball's radius and a hand's breadth: noise never puts the ball into a wall.
@@ -23,20 +24,23 @@ MAX_NOISE = 0.35
 
 
 class Goal(Strict):
-    """Where the task ends. Success is a distance to the goal of at most `radius` metres."""
+    """Where the task ends: success is a distance to the goal of at most `radius`.
+
+    A task with neither `cell` nor `observed` has no goal. Outside of mazes the simulator draws the goals.
+    """
 
     cell: Cell | None = None
     """Maze cell (row, col) whose centre is the goal; null draws one for each episode."""
     observed: bool = False
     """Whether the policy sees the goal."""
     radius: float = Field(0.45, gt=0)
-    """Metres."""
+    """In the units of the simulator's goals: metres."""
     noise: float = Field(0.25, ge=0, le=MAX_NOISE)
-    """Metres a drawn goal may lie off its cell's centre, along each axis."""
+    """Metres a drawn goal may lie off its cell's centre, along each axis; for mazes."""
 
 
 class Start(Strict):
-    """Where an episode begins."""
+    """Where an episode begins; for mazes."""
 
     cells: Literal["any"] | tuple[Cell, ...] = "any"
     """Maze cells (row, col) to draw from; the goal's own is always left out."""
@@ -45,11 +49,18 @@ class Start(Strict):
 
 
 class Reward(Strict):
-    """What a step pays. Rule `sparse`: `success` on the step that reaches the goal, `step` on every other."""
+    """What a step pays and what ends an episode.
 
-    rule: Literal["sparse"] = "sparse"
+    `sparse`: `success` on the step that reaches the goal, `step` on every other. `dense`: exp(-distance to the goal)
+    on top of that; with `step` and `success` 0 it is gymnasium-robotics' dense reward, under which it pays to wait
+    beside the goal, since arriving ends the episode. `env`: the simulator's own reward, end and word on success.
+    """
+
+    rule: Literal["sparse", "dense", "env"] = "sparse"
     step: float = -1.0
+    """For sparse and dense."""
     success: float = 0.0
+    """For sparse and dense."""
 
 
 class TaskCard(Strict):
@@ -57,10 +68,13 @@ class TaskCard(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
-    env_id: str = Field(pattern=r"^PointMaze_\w+-v3$")
-    """A registered maze of gymnasium-robotics."""
+    env_id: str = Field(pattern=r"^([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+-v[0-9]+$")
+    """A registered environment of gymnasium or gymnasium-robotics."""
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of its constructor."""
+    directions: int | None = Field(None, ge=3, le=64)
+    """In a maze, discrete actions: to stand still or a full push in one of so many directions, evenly spread, the
+    first one east, then counter-clockwise; null takes any push."""
     max_episode_steps: int = Field(gt=0, le=1_000_000)
     """Steps after which an episode is truncated."""
     goal: Goal = Goal()
@@ -68,21 +82,39 @@ class TaskCard(Strict):
     reward: Reward = Reward()
 
     @model_validator(mode="after")
-    def _goal_is_known(self) -> TaskCard:
+    def _fits_together(self) -> TaskCard:
+        own = self.reward.rule == "env"
+        if not self.in_maze:
+            if self.goal.cell is not None or self.start != Start() or self.directions is not None:
+                raise ValueError("goal.cell, start and directions are for PointMaze; expected none of them here")
+            if not own and not self.goal.observed:
+                raise ValueError(
+                    f"reward.rule {self.reward.rule} needs a goal: expected goal.observed: true, or rule: env"
+                )
+            return self
         if self.goal.cell is None and not self.goal.observed:
             raise ValueError(
                 "expected goal.cell or goal.observed: true; a policy that cannot see its goal needs a fixed one"
             )
+        if own:
+            raise ValueError("reward.rule: expected sparse or dense; in a maze the card draws the goals, so it pays")
         return self
 
     @property
+    def in_maze(self) -> bool:
+        """Whether the task is played in a maze."""
+        return is_maze(self.env_id)
+
+    @property
     def maze(self) -> Maze:
-        """Geometry of the task's maze."""
+        """Geometry of the task's maze. Raises ToolkitError where it has none."""
+        if not self.in_maze:
+            raise ToolkitError(f"task {self.name} is played in no maze; expected one that is, such as pointmaze-medium")
         return maze_of(self.env_id, self.env_kwargs.get("maze_map"))
 
     @property
     def goal_xy(self) -> npt.NDArray[np.float64] | None:
-        """The fixed goal in metres, (2,), or None where each episode has its own."""
+        """The fixed goal in metres, (2,), or None where each episode has its own or the task has none."""
         return None if self.goal.cell is None else self.maze.cell_to_xy(self.goal.cell)
 
     @property
@@ -95,40 +127,53 @@ class TaskCard(Strict):
 
         Computed in float32 whatever comes in, so that the simulator and the stored data never disagree.
         """
-        offset = np.asarray(achieved, np.float32) - np.asarray(desired, np.float32)
-        inside: BoolArray = (offset * offset).sum(axis=-1) <= np.float32(self.goal.radius) ** 2
+        inside: BoolArray = _squared_distance(achieved, desired) <= np.float32(self.goal.radius) ** 2
         return inside
+
+    def pay(self, achieved: npt.ArrayLike, desired: npt.ArrayLike) -> FloatArray:
+        """Reward of a step that ends at each achieved goal (..., G), by rule sparse or dense; (...)."""
+        reward = np.where(self.reached(achieved, desired), self.reward.success, self.reward.step).astype(np.float32)
+        if self.reward.rule == "dense":
+            reward = reward + np.exp(-np.sqrt(_squared_distance(achieved, desired)))
+        return reward
 
     def policy_input(self, observation: dict[str, npt.NDArray[Any]]) -> FloatArray:
         """What the policy sees of a Dict observation, (..., O): the state, then the goal where it is observed."""
-        return self._join(observation["observation"], observation["desired_goal"])
+        return self._join(observation["observation"], observation.get("desired_goal"))
 
     def inputs(self, episodes: Episodes) -> FloatArray:
         """Policy inputs of every stored row, (R, O)."""
         return self._join(episodes.obs, episodes.desired)
 
-    def _join(self, state: npt.NDArray[Any], goal: npt.NDArray[Any]) -> FloatArray:
-        if not self.goal.observed:
+    def _join(self, state: npt.NDArray[Any], goal: npt.NDArray[Any] | None) -> FloatArray:
+        if not self.goal.observed or goal is None:
             return state.astype(np.float32)
         return np.concatenate([state, goal], axis=-1, dtype=np.float32, casting="same_kind")
 
 
+def _squared_distance(achieved: npt.ArrayLike, desired: npt.ArrayLike) -> FloatArray:
+    offset = np.asarray(achieved, np.float32) - np.asarray(desired, np.float32)
+    squared: FloatArray = (offset * offset).sum(axis=-1)
+    return squared
+
+
 def load_card(name_or_path: str | Path) -> TaskCard:
     """Read and check a task card by catalogue name or path. Raises ToolkitError with all that is to be mended."""
-    return load_model(find("envs", str(name_or_path)), TaskCard, check=_walls)
+    return load_model(find("envs", str(name_or_path)), TaskCard, check=_simulated)
 
 
-def _walls(raw: Json) -> Iterator[Problem]:
-    """Every cell of a raw card that is no free cell of its maze; what a single field can tell is not repeated."""
+def _simulated(raw: Json) -> Iterator[Problem]:
+    """An unknown environment, or every cell that is not free in its maze; what one field can tell is not repeated."""
     try:
         card = TaskCard.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError:
         return
     try:
-        free = card.maze.free_cells
+        registry_spec(card.env_id)
     except ToolkitError as error:
         yield Problem(("env_id",), str(error))
         return
+    free = card.maze.free_cells if card.in_maze else []
     named: list[tuple[Keys, Cell]] = [] if card.goal.cell is None else [(("goal", "cell"), card.goal.cell)]
     if card.start.cells != "any":
         named += [(("start", "cells", index), cell) for index, cell in enumerate(card.start.cells)]

@@ -8,8 +8,6 @@ two equal to the last bit.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.maze import Maze
+from toolkit.tasks.registry import registry_spec
 from toolkit.types import ToolkitError
 
 SCALE = 1.0  # metres a cell; PointMazeEnv fixes it
@@ -29,18 +28,13 @@ GOAL_DIM = 2
 TOP_SPEED = 5.0  # metres a second along each axis; PointEnv clips the velocity before each step
 
 _making = threading.Lock()
+Observation = dict[str, npt.NDArray[Any]]
 T = TypeVar("T")
 
 
-def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered specification of `env_id`. Raises ToolkitError for an unknown one."""
-    with contextlib.redirect_stderr(io.StringIO()):  # the import prints a notice about unrelated environments
-        import gymnasium_robotics
-    gymnasium.register_envs(gymnasium_robotics)
-    if env_id not in gymnasium.registry:
-        known = sorted(name for name in gymnasium.registry if name.startswith("PointMaze_") and name.endswith("-v3"))
-        raise ToolkitError(f"env_id {env_id!r} is not registered; known mazes: {', '.join(known)}")
-    return gymnasium.spec(env_id)
+def is_maze(env_id: str) -> bool:
+    """Whether an environment is one of PointMaze's."""
+    return env_id.startswith("PointMaze_")
 
 
 def maze_of(env_id: str, maze_map: Sequence[Sequence[int | str]] | None = None) -> Maze:
@@ -55,7 +49,10 @@ def _maze(rows: tuple[tuple[int | str, ...], ...]) -> Maze:
 
 
 class PointMaze:
-    """One simulated ball: `place` it, then `step` it. Observations are (x, y, vx, vy) in metres and metres a second."""
+    """One simulated ball: `place` it, then `step` it.
+
+    The state is (x, y, vx, vy) in metres and metres a second, (x, y) the achieved goal.
+    """
 
     def __init__(self, env_id: str, env_kwargs: dict[str, Any], render_mode: str | None = None) -> None:
         registry_spec(env_id)
@@ -72,20 +69,21 @@ class PointMaze:
         self._env: Any = made.unwrapped
         self._ball: Any = self._env.point_env  # the MuJoCo environment inside
         self._bind(self._ball.model, self._ball.data)
-        self.observation_space = self._env.observation_space
+        self._goal = np.zeros(GOAL_DIM)
+        self.observation_space: Any = self._env.observation_space
         self.action_space: Any = self._env.action_space
         self.maze = maze_of(env_id, env_kwargs.get("maze_map"))
 
-    def place(self, xy: npt.NDArray[np.float64], goal_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Put the resting ball at `xy` and the marker of the goal at `goal_xy`; the first observation, (4,)."""
-        self._env.goal = goal_xy
+    def place(self, xy: npt.NDArray[np.float64], goal_xy: npt.NDArray[np.float64]) -> Observation:
+        """Put the resting ball at `xy` and the marker of the goal at `goal_xy`; the first observation."""
+        self._env.goal = self._goal = goal_xy
         self._env.update_target_site_pos()
         self._ball.init_qpos[:2] = xy
-        observation: npt.NDArray[np.float64] = self._ball.reset()[0]
-        return observation
+        self._ball.reset()
+        return self._observation()
 
-    def step(self, action: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Push the ball for one control period of 0.01 s; the next observation, (4,)."""
+    def step(self, action: npt.NDArray[np.floating[Any]]) -> Observation:
+        """Push the ball for one control period of 0.01 s; the next observation."""
         np.maximum(self._velocity, -TOP_SPEED, out=self._velocity)
         np.minimum(self._velocity, TOP_SPEED, out=self._velocity)
         mujoco.mj_forward(self._model, self._data)
@@ -94,11 +92,11 @@ class PointMaze:
         mujoco.mj_step(self._model, self._data)
         return self._observation()
 
-    def _observation(self) -> npt.NDArray[np.float64]:
+    def _observation(self) -> Observation:
         state = np.empty(4)
         state[:2] = self._position
         state[2:] = self._velocity
-        return state
+        return {"observation": state, "achieved_goal": state[:GOAL_DIM].copy(), "desired_goal": self._goal.copy()}
 
     def _bind(self, model: Any, data: Any) -> None:
         """Views of the simulator's own memory, which stays in place for the life of `data`."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from toolkit.tasks.card import TaskCard
-from toolkit.tasks.env import Observation, make_env
+from toolkit.tasks.env import make_env
+from toolkit.tasks.pointmaze import Observation
 from toolkit.types import BoolArray, FloatArray, IntArray
 
 
@@ -22,15 +24,17 @@ class EnvPool:
         self.card = card
         self.envs = [first] + [first.twin() for _ in range(n - 1)]
         sizes = first.sizes
-        state, goal = (first.observation_space[key].shape[0] for key in ("observation", "achieved_goal"))  # type: ignore[index]
+        goal, state = first.goal_dim, sizes.obs_dim - sizes.goal_dim
+        self._goals = goal > 0
         self.observation: FloatArray = np.zeros((n, state), np.float32)  # (N, D) the state without the goal
-        self.achieved: FloatArray = np.zeros((n, goal), np.float32)  # (N, G)
+        self.achieved: FloatArray = np.zeros((n, goal), np.float32)  # (N, G) G is 0 where the task has no goal
         self.desired: FloatArray = np.zeros((n, goal), np.float32)  # (N, G)
         self.inputs: FloatArray = np.zeros((n, sizes.obs_dim), np.float32)  # (N, O) what a policy sees
         self.reward: FloatArray = np.zeros(n, np.float32)  # (N,)
         self.terminated: BoolArray = np.zeros(n, np.bool_)  # (N,)
         self.truncated: BoolArray = np.zeros(n, np.bool_)  # (N,)
-        self.is_success: BoolArray = np.zeros(n, np.bool_)  # (N,)
+        self.is_success: FloatArray = np.zeros(n, np.float32)  # (N,) 1 or 0; NaN where the task does not say
+        self.total: npt.NDArray[np.float64] = np.zeros(n)  # (N,) rewards of the running episode
         self.steps: IntArray = np.zeros(n, np.int64)  # (N,) taken in the running episode
 
     def __len__(self) -> int:
@@ -40,10 +44,11 @@ class EnvPool:
         """Start a new episode in one lane; seed and options determine it."""
         observation, info = self.envs[lane].reset(seed=seed, options=options)
         self._store(lane, observation)
-        self.desired[lane] = observation["desired_goal"]
+        if self._goals:
+            self.desired[lane] = observation["desired_goal"]
         if self.card.goal.observed:
             self.inputs[lane, self.observation.shape[1] :] = self.desired[lane]
-        self.reward[lane] = 0.0
+        self.reward[lane] = self.total[lane] = 0.0
         self.terminated[lane] = self.truncated[lane] = False
         self.is_success[lane] = info["is_success"]
         self.steps[lane] = 0
@@ -59,13 +64,17 @@ class EnvPool:
             self.truncated[lane] = truncated
             self.is_success[lane] = info["is_success"]
             self.steps[lane] += 1
+        played = slice(None) if active is None else active
+        self.total[played] += self.reward[played]
 
     def close(self) -> None:
         """Free the simulators."""
-        self.envs[0].close()
+        for env in self.envs:
+            env.close()
 
     def _store(self, lane: int, observation: Observation) -> None:
         state = observation["observation"]
         self.observation[lane] = state
-        self.achieved[lane] = observation["achieved_goal"]
+        if self._goals:
+            self.achieved[lane] = observation["achieved_goal"]
         self.inputs[lane, : len(state)] = state

@@ -11,15 +11,18 @@ from toolkit.types import Episodes, ToolkitError
 def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
     """The same motion as episodes of the card's task.
 
-    A fixed goal replaces the recorded one; a task with observed goals keeps it. An episode ends (`terminated`) on the
+    A task that takes the simulator's own reward takes the recording as it is. Of others a fixed goal replaces the
+    recorded one, and a task whose every episode has its own keeps it. An episode ends (`terminated`) on the
     step that enters the goal's radius; what follows starts a new episode at its first row outside. An episode that
     never gets there ends where its recording did (`truncated`). Nothing else survives of recorded rewards and flags.
     Raises ToolkitError where the data has no goal to go by.
     """
-    goal = card.goal_xy
+    goal, own = card.goal_xy, card.reward.rule == "env"
     width = episodes.achieved.shape[1]
-    if width == 0 or (goal is not None and width != len(goal)):
+    if (width == 0 and (card.goal.observed or not own)) or (goal is not None and width != len(goal)):
         raise ToolkitError(f"task {card.name}: expected data with achieved goals (x, y), got {width} numbers")
+    if own:
+        return episodes
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
     inside = card.reached(episodes.achieved, desired)  # (R,)
 
@@ -38,11 +41,11 @@ def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
     rows = np.repeat(begin - starts[:-1], sizes) + np.arange(starts[-1])
     final, acting = starts[1:] - 1, np.ones(len(rows), np.bool_)
     acting[final] = False
-    reward = np.where(acting, card.reward.step, 0.0).astype(np.float32)
+    reward = np.zeros(len(rows), np.float32)
+    reward[acting] = card.pay(episodes.achieved, desired)[rows[acting] + 1]
     terminated, truncated = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
     terminated[final - 1] = inside[end]
     truncated[final - 1] = ~inside[end]
-    reward[terminated] = card.reward.success
     return Episodes(
         obs=episodes.obs[rows],
         achieved=episodes.achieved[rows],

@@ -1,0 +1,108 @@
+"""Any other Gymnasium environment: one of the two simulators behind `TaskEnv`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from toolkit.tasks.actions import Choices, Scaled
+from toolkit.tasks.card import TaskCard
+from toolkit.tasks.pointmaze import Observation
+from toolkit.tasks.registry import registry_spec
+from toolkit.types import ToolkitError
+
+_GOALS = ("observation", "achieved_goal", "desired_goal")
+
+
+class Own(NamedTuple):
+    """What an environment itself says of a step."""
+
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    success: bool | None = None  # None where it does not say
+
+
+class Plain:
+    """A registered environment without its time limit; its own word on the last step stands in `own`.
+
+    Observations are a Box, which becomes a Dict with the key `observation`, or a Dict with goals as Fetch has it.
+    """
+
+    def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
+        registry_spec(card.env_id)
+        self._card, self.own = card, Own()
+        arguments = card.env_kwargs if render_mode is None else {**card.env_kwargs, "render_mode": render_mode}
+        try:
+            # -1: the time limit is the card's
+            self._env: Any = gymnasium.make(card.env_id, -1, disable_env_checker=True, **arguments)
+        except (gymnasium.error.Error, TypeError, ImportError, OSError) as error:
+            raise ToolkitError(f"task {card.name}: {card.env_id} cannot be made as env_kwargs say: {error}") from None
+        self.env_spec = self._env.spec
+        self.observation_space = self._observed(self._env.observation_space)
+        self.actions = self._acting(self._env.action_space)
+
+    def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Observation:
+        """Start an episode from a seed drawn from `rng`; takes no options."""
+        if options:
+            raise ToolkitError(f"reset options {sorted(options)}: expected none, task {self._card.name} is no maze")
+        observation, info = self._env.reset(seed=int(rng.integers(2**31)))
+        self.own = Own(success=_success(info))
+        return self._seen(observation)
+
+    def step(self, action: Any) -> Observation:
+        """Apply an action in the environment's own terms; numbers out of its bounds are clipped."""
+        if not self.actions.discrete:
+            space = self._env.action_space
+            action = np.clip(action, space.low, space.high).astype(space.dtype)
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        self.own = Own(float(reward), bool(terminated), bool(truncated), _success(info))
+        return self._seen(observation)
+
+    def twin(self) -> Plain:
+        """Another one, made anew: nothing is known of what environments could share."""
+        return Plain(self._card)
+
+    def render(self) -> Any:
+        """A picture as the render mode has it."""
+        return self._env.render()
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        self._env.close()
+
+    def _observed(self, space: Any) -> spaces.Dict:
+        goals = isinstance(space, spaces.Dict)
+        parts = {key: space.get(key) for key in _GOALS} if goals else {"observation": space}
+        if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts.values()):
+            raise ToolkitError(
+                f"task {self._card.name}: {self._card.env_id} has observations {space}; expected a Box of one axis, "
+                f"or a Dict of such with {', '.join(_GOALS)}"
+            )
+        if goals != self._card.goal.observed:
+            has, expected = ("sets goals", "true") if goals else ("has no goals", "false")
+            raise ToolkitError(f"task {self._card.name}: {self._card.env_id} {has}; expected goal.observed: {expected}")
+        return spaces.Dict(parts)
+
+    def _acting(self, space: Any) -> Scaled | Choices:
+        if isinstance(space, spaces.Discrete):
+            count = int(space.n)
+            return Choices(np.eye(count), range(int(space.start), int(space.start) + count))
+        if isinstance(space, spaces.Box):
+            return Scaled(space)
+        raise ToolkitError(f"task {self._card.name}: action space {space}: expected a Box or Discrete")
+
+    def _seen(self, observation: Any) -> Observation:
+        """Copies: an environment may go on writing into what it handed out."""
+        if not isinstance(observation, dict):
+            observation = {"observation": observation}
+        return {key: np.array(observation[key]) for key in self.observation_space}
+
+
+def _success(info: dict[str, Any]) -> bool | None:
+    word: npt.NDArray[Any] | None = info.get("is_success", info.get("success"))
+    return None if word is None else bool(word)
