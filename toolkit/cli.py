@@ -146,16 +146,23 @@ def list_(
         if kind in (None, "agents"):
             from toolkit.agents import AGENTS
 
-            found["agents"] = [{"name": name, "summary": agent.summary} for name, agent in AGENTS.items()]
+            found["agents"] = [{"name": name, **agent.about()} for name, agent in AGENTS.items()]
         return found
 
     def lines(found: Json) -> Iterator[str]:
         width = max((len(row["name"]) for rows in found.values() for row in rows), default=0)
         for name, rows in found.items():
             yield f"{name}:"
-            yield from (f"  {row['name']:{width}}  {row['summary']}" for row in rows)
+            yield from (f"  {row['name']:{width}}  {_uses(row)}{row['summary']}" for row in rows)
 
     answer(call, as_json, lines)
+
+
+def _uses(row: Json) -> str:
+    """Of an algorithm: where it learns, on what tasks, and what it reads of the data beside the usual."""
+    words = [word for word in ("offline", "online", "goals", "discrete") if row.get(word)]
+    words += [f"reads {', '.join(row['needs'])}"] if row.get("needs") else []
+    return f"[{', '.join(words)}] " if words else ""
 
 
 @app.command()

@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     reward: torch.Tensor  # (B,)
     discount: torch.Tensor  # (B,)
     next_obs: torch.Tensor  # (B, O)
-    mc_return: torch.Tensor  # (B,) discounted return to the end of the recorded episode; NO_RETURN while it runs
+    mc_return: torch.Tensor  # (B,) discounted return, the worst there is after a time limit; NO_RETURN while it runs
     next_action: torch.Tensor  # (B, A)
     policy_obs: torch.Tensor  # (B, O) `obs` with the goal drawn for the policy; the same where no goal is observed
     waypoint: torch.Tensor  # (B, O) state `agent.waypoint_steps` ahead on the way there, its achieved goal at the end

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from toolkit.agents.configs import AgentConfig
-from toolkit.types import Batch, BoolArray, FloatArray, Metrics, Spec
+from toolkit.types import Batch, BoolArray, FloatArray, Json, Metrics, Spec
 
 State = TypeVar("State")
 
@@ -34,7 +34,9 @@ class Agent(ABC, Generic[State]):
     goals: ClassVar[bool] = False
     """Whether it needs a task whose policy sees its goal; every agent works on such tasks."""
     discrete: ClassVar[bool] = False
-    """Whether actions are one of several choices, and not numbers."""
+    """Whether actions may be one of several choices."""
+    continuous: ClassVar[bool] = True
+    """Whether actions may be numbers."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Optional fields of a batch that it reads."""
     carries: ClassVar[Mapping[str, str]] = {}
@@ -43,6 +45,12 @@ class Agent(ABC, Generic[State]):
     def __init__(self, cfg: Any, spec: Spec) -> None:
         self.cfg = cfg
         self.spec = spec
+
+    @classmethod
+    def about(cls) -> Json:
+        """What it is for, as `toolkit list agents --json` prints it."""
+        flags = {name: getattr(cls, name) for name in ("offline", "online", "goals", "discrete", "continuous")}
+        return flags | {"needs": sorted(cls.needs), "summary": cls.summary}
 
     @property
     def noise_dim(self) -> int:

@@ -32,7 +32,7 @@ class BC(Agent[BCState]):
 
     Config = BCConfig
     cfg: BCConfig
-    summary = "offline; imitates the data, good or bad; the floor to compare with"
+    summary = "imitates the data, good or bad; the floor to compare with"
     online = False
 
     def init(self, generator: torch.Generator) -> BCState:
@@ -67,7 +67,7 @@ class FilteredBC(BC):
 
     Config = FilteredBCConfig
     cfg: FilteredBCConfig
-    summary = "offline; imitates the successful or best episodes; a good first try; cannot stitch"
+    summary = "imitates the successful or best episodes; a good first try; cannot stitch"
 
     def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:
         """Mask of the episodes to train on; all three arrays are (E,)."""

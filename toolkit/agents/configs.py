@@ -90,13 +90,13 @@ class IVLConfig(AWRConfig):
     """LayerNorm in V."""
 
 
-class IQLConfig(AgentConfig):
-    """Defaults of the paper for AntMaze, except `beta` (10 there)."""
+class ExpectileConfig(AgentConfig):
+    """Critics learned by expectile regression and a policy that weighs actions by their advantage."""
 
     expectile: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Asymmetry of V: 0.5 is the mean over the data's actions, towards 1 the best of them."""
     beta: NonNegativeFloat = 3.0
-    """Inverse temperature of the advantage; 0 imitates ("awr")."""
+    """Inverse temperature of the advantage; 0 imitates."""
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
     members: PositiveInt = 2
@@ -104,7 +104,12 @@ class IQLConfig(AgentConfig):
     layer_norm: bool = False
     """LayerNorm in the critics and V."""
     weight_max: PositiveFloat = 100.0
-    """Bound of an action's weight ("awr")."""
+    """Bound of an action's weight."""
+
+
+class IQLConfig(ExpectileConfig):
+    """Defaults of the paper for AntMaze, except `beta` (10 there)."""
+
     extraction: Literal["awr", "ddpgbc"] = "awr"
     """How the policy follows from the critics: weighted imitation, or their gradient beside imitation."""
     alpha: NonNegativeFloat = 0.1
@@ -152,8 +157,17 @@ class ReBRACConfig(TD3Config):
     """Weight of the next action's squared distance to the data in the target, in units of reward; 0 suits practice."""
 
 
+class PEXConfig(ExpectileConfig):
+    """Defaults of the authors' code for AntMaze."""
+
+    beta: NonNegativeFloat = 10.0
+    """Inverse temperature of the advantage; 0 imitates."""
+    temperature: PositiveFloat = 0.1
+    """Difference in Q at which the better of the two proposals is e times as likely as the other."""
+
+
 class SACConfig(AgentConfig):
-    """Defaults of the paper. RLPD: members 10, subset 2, layer_norm true, actor_q mean, entropy_backup by task."""
+    """Defaults of the paper."""
 
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
@@ -161,8 +175,12 @@ class SACConfig(AgentConfig):
     """Critics."""
     subset: PositiveInt | None = None
     """Critics drawn anew for each target, of which the smallest counts; null takes all."""
+    replacement: bool = False
+    """Whether the same critic may be drawn twice into the subset."""
     layer_norm: bool = False
     """LayerNorm in the critics."""
+    policy_layer_norm: bool = False
+    """LayerNorm in the policy."""
     actor_q: Literal["min", "mean"] = "min"
     """What of the critics the policy climbs."""
     entropy_backup: bool = True
@@ -170,7 +188,7 @@ class SACConfig(AgentConfig):
     temperature: PositiveFloat = 1.0
     """Weight of the entropy at the start."""
     target_entropy: float | None = None
-    """Entropy the temperature holds the policy at; null is minus the numbers in an action."""
+    """Entropy the temperature holds the policy at; null is minus the numbers in an action, half of that for RLPD."""
     temperature_lr: NonNegativeFloat = 3e-4
     """Learning rate of the temperature; 0 keeps it as it is."""
     lr_policy: PositiveFloat | None = None
@@ -183,6 +201,38 @@ class SACConfig(AgentConfig):
         if subset and members and subset > members:
             raise ValueError(f"expected at most members ({members}), got {subset}")
         return subset
+
+
+class RLPDConfig(SACConfig):
+    """Defaults of the paper; `entropy_backup` is false there where rewards are sparse."""
+
+    members: PositiveInt = 10
+    """Critics."""
+    subset: PositiveInt | None = 2
+    """Critics drawn anew for each target, of which the smallest counts; null takes all."""
+    layer_norm: bool = True
+    """LayerNorm in the critics."""
+    actor_q: Literal["min", "mean"] = "mean"
+    """What of the critics the policy climbs."""
+
+
+class WSRLConfig(SACConfig):
+    """Defaults of the paper; the offline agent's `members` and both kinds of LayerNorm must be the same."""
+
+    members: PositiveInt = 10
+    """Critics."""
+    subset: PositiveInt | None = 2
+    """Critics drawn anew for each target, of which the smallest counts; null takes all."""
+    replacement: bool = True
+    """Whether the same critic may be drawn twice into the subset."""
+    layer_norm: bool = True
+    """LayerNorm in the critics."""
+    policy_layer_norm: bool = True
+    """LayerNorm in the policy."""
+    entropy_backup: bool = False
+    """Whether the target counts the entropy of the next action."""
+    lr_policy: PositiveFloat | None = 1e-4
+    """Learning rate of the policy; null is `lr`."""
 
 
 class CQLConfig(SACConfig):
@@ -198,6 +248,30 @@ class CQLConfig(SACConfig):
     """Learning rate of the policy; null is `lr`."""
     entropy_backup: bool = False
     """Whether the target counts the entropy of the next action."""
+    max_backup: bool = False
+    """Whether the target takes the best of `samples` next actions instead of one."""
+
+
+class CalQLConfig(CQLConfig):
+    """Defaults of the authors' code, without the Lagrange multiplier unless `gap` is set."""
+
+    max_backup: bool = True
+    """Whether the target takes the best of `samples` next actions instead of one."""
+
+
+class DiscreteCQLConfig(AgentConfig):
+    """One Q network for all actions; `alpha` 0 is double DQN."""
+
+    alpha: NonNegativeFloat = 1.0
+    """Weight of the conservative term."""
+    polyak: Polyak = 0.005
+    """Share of the critics mixed into their target at each update."""
+    members: PositiveInt = 1
+    """Critics; the smallest counts."""
+    layer_norm: bool = False
+    """LayerNorm in the critics."""
+    epsilon: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Share of random actions in the simulator."""
 
 
 class FQLConfig(AgentConfig):

@@ -39,7 +39,7 @@ class IQL(Agent[IQLState]):
 
     Config = IQLConfig
     cfg: IQLConfig
-    summary = "offline and online; stitches; learns only from actions in the data"
+    summary = "stitches, and learns only from actions in the data; the first to try"
 
     def init(self, generator: torch.Generator) -> IQLState:
         """Fresh networks."""

@@ -1,9 +1,9 @@
-"""Soft actor-critic, with the settings that make it RLPD."""
+"""Soft actor-critic, with ensembles of critics."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class SACState(NamedTuple):
 
 
 class SAC(Agent[SACState]):
-    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905) and RLPD (Ball et al. 2023, arXiv:2302.02948).
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905).
 
     y     = r + discount (min_i Q_targ_i(s', a') - alpha log pi(a' | s')),  a' ~ pi(s')     eq. 5, 6
     L_Q   = E (Q(s, a) - y)^2                                                              eq. 5
@@ -32,18 +32,22 @@ class SAC(Agent[SACState]):
     L_alpha = -E log_alpha (log pi(a | s) + target_entropy)                                 eq. 18
 
     Order: Q on Q_targ and the old pi; pi on the new Q; alpha; Q_targ.
-    RLPD's additions: `members` critics with the target's minimum over a random `subset`, LayerNorm, the actor on
-    the mean of the critics, more critic updates than environment steps (`update_critic`), no entropy in the target.
-    Deviations: the temperature's loss is on log_alpha, as in the authors' later code; target entropy -A by default.
+    Reads: Q <- Q_targ, pi; pi <- Q.
+    Options of later work: `members` critics with the target's minimum over a random `subset` (arXiv:2101.05982),
+    LayerNorm, the actor on the mean of the critics, no entropy in the target.
+    Deviations: the temperature's loss is on log_alpha, as in the authors' later code.
     """
 
     Config = SACConfig
     cfg: SACConfig
-    summary = "online; with members, subset, layer_norm and utd it is RLPD; overestimates on static data"
+    summary = "in the simulator, from scratch or from an offline stage; overestimates on recorded data alone"
+    entropy_share: ClassVar[float] = 1.0
+    """Target entropy, as a multiple of minus the numbers in an action, where the settings give none."""
 
     def __init__(self, cfg: SACConfig, spec: Spec) -> None:
         super().__init__(cfg, spec)
-        self.target_entropy = -float(spec.action_dim) if cfg.target_entropy is None else cfg.target_entropy
+        default = -self.entropy_share * spec.action_dim
+        self.target_entropy = default if cfg.target_entropy is None else cfg.target_entropy
 
     @property
     def noise_dim(self) -> int:
@@ -54,7 +58,7 @@ class SAC(Agent[SACState]):
         """Fresh networks."""
         c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
-        pi = init_policy(o, a, c.hidden, generator)
+        pi = init_policy(o, a, c.hidden, generator, layer_norm=c.policy_layer_norm)
         log_alpha = {"log_alpha": torch.tensor(math.log(c.temperature))}
         return SACState(optimised(Q), optimised(pi), optimised(log_alpha), Q)
 
@@ -78,16 +82,24 @@ class SAC(Agent[SACState]):
         """Soft Bellman target, (B,)."""
         A = self.spec.action_dim
         a, log_prob = policy(st.pi.p, b.next_obs).sample(b.noise[..., :A])
-        q = q_values(st.Q_targ, b.next_obs, a)  # (E, B)
-        if self.cfg.subset:
-            # the critics with the largest lots form the subset, one draw for the whole batch
-            lots = b.noise[0, 2 * A : 2 * A + self.cfg.members]
-            chosen = lots >= lots.topk(self.cfg.subset).values[-1]
-            q = torch.where(chosen[:, None], q, torch.inf)
-        v = q.amin(0)
+        v = self.smallest(q_values(st.Q_targ, b.next_obs, a), b)
         if self.cfg.entropy_backup:
             v = v - torch.exp(st.log_alpha.p["log_alpha"]) * log_prob
         return b.reward + b.discount * v
+
+    def smallest(self, q: Tensor, b: Batch) -> Tensor:
+        """The smallest critic of all or of the subset, one draw for the whole batch; (E, ...) -> (...)."""
+        if self.cfg.subset:
+            A, E = self.spec.action_dim, self.cfg.members
+            lots = b.noise[0, 2 * A : 2 * A + E]
+            if self.cfg.replacement:
+                # a standard normal through its distribution function is uniform
+                drawn = (torch.special.ndtr(lots[: self.cfg.subset]) * E).long().clamp(max=E - 1)
+                chosen = (torch.arange(E, device=q.device)[:, None] == drawn).any(1)
+            else:
+                chosen = lots >= lots.topk(self.cfg.subset).values[-1]
+            q = torch.where(chosen.reshape(-1, *[1] * (q.dim() - 1)), q, torch.inf)
+        return q.amin(0)
 
     def loss_Q(self, p: Params, y: Tensor, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Squared temporal difference, summed over the critics."""

@@ -70,13 +70,17 @@ class Replay:
     streams_per_seed: int
 
     @classmethod
-    def from_episodes(cls, episodes: Episodes, inputs: FloatArray, gamma: float) -> Replay:
-        """Pack episodes with their normalised policy inputs (R, O). Raises ToolkitError when there are no rows."""
+    def from_episodes(cls, episodes: Episodes, inputs: FloatArray, gamma: float, cut_value: float = 0.0) -> Replay:
+        """Pack episodes with their normalised policy inputs (R, O). Raises ToolkitError when there are no rows.
+
+        `cut_value` counts in the Monte Carlo returns as what follows an episode that stopped without terminating.
+        """
         R, O = inputs.shape
         if R >= 2**32 or R == 0:
             raise ToolkitError(f"a data set of {R} rows; between 1 and 2^32 - 1 can be sampled")
         left = np.repeat(episodes.starts[1:] - 1, np.diff(episodes.starts)) - np.arange(R)
-        returns = discounted_returns(episodes.reward, left, gamma)
+        cut = (left == 1) & ~episodes.terminated
+        returns = discounted_returns(episodes.reward + gamma * cut_value * cut, left, gamma)
         header = [x[:, None] for x in (left, episodes.reward, episodes.terminated, returns)]
         columns = [*header, episodes.achieved, inputs, episodes.action]
         rows = np.concatenate(columns, axis=1, dtype=np.float32, casting="unsafe")[None]
@@ -183,12 +187,12 @@ class Sampler:
 
 def push(
     ring: Replay, obs: FloatArray, action: FloatArray, reward: FloatArray, next_obs: FloatArray, achieved: FloatArray,
-    next_achieved: FloatArray, terminated: BoolArray, truncated: BoolArray, gamma: float,
+    next_achieved: FloatArray, terminated: BoolArray, truncated: BoolArray, gamma: float, cut_value: float = 0.0,
 ) -> None:  # fmt: skip
-    """Append one transition to every ring; arrays are (K, ...)."""
+    """Append one transition to every ring; arrays are (K, ...). For `cut_value` see `Replay.from_episodes`."""
     push_steps(
         ring.rows, ring.size, ring.head, ring.begun, obs, action, reward, next_obs, achieved, next_achieved,
-        terminated, truncated, gamma, NO_RETURN,
+        terminated, truncated, gamma, cut_value, NO_RETURN,
     )  # fmt: skip
 
 

@@ -232,7 +232,8 @@ def fill_goals(
 @kernel
 def push_steps(
     rows: Floats, size: Ints, head: Ints, begun: Ints, obs: Floats, action: Floats, reward: Floats, next_obs: Floats,
-    achieved: Floats, next_achieved: Floats, terminated: Bools, truncated: Bools, gamma: float, no_return: float,
+    achieved: Floats, next_achieved: Floats, terminated: Bools, truncated: Bools, gamma: float, cut_value: float,
+    no_return: float,
 ) -> None:  # fmt: skip
     """Append one transition to each stream; arguments are (streams, ...).
 
@@ -256,7 +257,7 @@ def push_steps(
         size[k] = capacity if h == 0 else max(size[k], h + 1)
         begun[k] += 1
         if terminated[k] or truncated[k]:
-            total, j = np.float32(0.0), h
+            total, j = np.float32(0.0 if terminated[k] else cut_value), h
             for left in range(1, min(begun[k], capacity - 1) + 1):
                 j = j - 1 if j > 0 else capacity - 1
                 total = rows[k, j, REWARD] + np.float32(gamma) * total

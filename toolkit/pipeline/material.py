@@ -21,7 +21,7 @@ from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
 from toolkit.recordings import check
 from toolkit.stitching import coverage
-from toolkit.tasks import TaskCard, relabel
+from toolkit.tasks import TaskCard, make_env, relabel
 from toolkit.types import Episodes, FloatArray, Json, Spec, ToolkitError
 
 SAMPLE = 256  # transitions of the data on which the critics are watched
@@ -51,6 +51,14 @@ def make_agent(name: str, config: Json, spec: Spec) -> Agent[Any]:
     """An agent from its name and settings, both checked before."""
     kind = AGENTS[name]
     return kind(kind.Config.model_validate(config), spec)
+
+
+def task_sizes(card: TaskCard) -> Spec:
+    """Sizes of the task's policy input and action."""
+    env = make_env(card)
+    sizes = env.sizes
+    env.close()
+    return sizes
 
 
 def load_trained(folder: Path, agent: Agent[Any], seeds: list[int]) -> Trained:
@@ -87,7 +95,7 @@ def prepare(
     kept = episodes.select(_kept(agent, episodes))
     if not len(kept):
         raise ToolkitError(f"{dataset}: of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
-    replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma)
+    replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.reward.worst(gamma))
     return Material(normalizer, far, replay, len(kept), findings)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from toolkit.agents import CONFIGS
+from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.collect import dataset_id
 from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
@@ -20,7 +20,7 @@ from toolkit.learner import stack
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.load import load_spec
-from toolkit.pipeline.material import make_agent
+from toolkit.pipeline.material import make_agent, task_sizes
 from toolkit.pipeline.seam import carry
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -29,10 +29,11 @@ from toolkit.pipeline.spec import (
     OnlineStage,
     PipelineSpec,
     StitchStage,
+    TrainingStage,
     plan,
 )
-from toolkit.tasks import TaskCard, load_card, make_env
-from toolkit.types import Json, ToolkitError
+from toolkit.tasks import TaskCard, load_card
+from toolkit.types import Json, Spec, ToolkitError
 
 # Say how to work, not what comes out.
 _WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
@@ -51,10 +52,12 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
             block["config"] = dump(CONFIGS[block["agent"]].model_validate(block["config"]))
     inputs = {row.stage: row.inputs for row in plan(spec)}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
+    sizes = task_sizes(card)
     _check_recordings(made)
     _check_task(made)
     _check_starts(made)
-    _check_seams(made)
+    _check_agents(made, sizes)
+    _check_seams(made, sizes)
     _check_rollouts(made)
     return made
 
@@ -141,13 +144,44 @@ def _check_starts(made: Plan) -> None:
                 raise ToolkitError(f"{name}.starts: far needs to know what the data joins, but {why}; use all")
 
 
-def _check_seams(made: Plan) -> None:
+def _check_agents(made: Plan, sizes: Spec) -> None:
+    """Refuse an algorithm in a stage, or on a task, that it is not for."""
+    for name, stage in made.spec.stages.items():
+        if not isinstance(stage, OfflineStage | OnlineStage):
+            continue
+        agent = AGENTS[stage.agent]
+        if why := _unfit(agent, stage, sizes):
+            fits = ", ".join(other for other, kind in AGENTS.items() if not _unfit(kind, stage, sizes))
+            raise ToolkitError(f"{name}.agent: {stage.agent} {why}; expected one of {fits}")
+        if agent.carries and isinstance(stage, OnlineStage) and stage.start is None:
+            raise ToolkitError(
+                f"{name}.start: expected a stage of kind offline, whose {' and '.join(agent.carries.values())} "
+                f"{stage.agent} takes over; got nothing"
+            )
+
+
+def _unfit(agent: type[Agent[Any]], stage: TrainingStage, sizes: Spec) -> str:
+    """Why an algorithm is not for this stage of a task of these sizes; nothing where it is."""
+    if isinstance(stage, OnlineStage) and not agent.online:
+        return "learns from a recording alone, and this stage is of kind online"
+    if isinstance(stage, OfflineStage) and not agent.offline:
+        return "learns in the simulator, and this stage is of kind offline"
+    if sizes.discrete and not agent.discrete:
+        return "is for actions that are numbers, and this task's are one of several choices"
+    if not sizes.discrete and not agent.continuous:
+        return "is for actions that are one of several choices, and this task's are numbers"
+    if agent.goals and not sizes.goal_dim:
+        return "needs to see the goal, and this task does not show it (goal.observed: false)"
+    return ""
+
+
+def _check_seams(made: Plan, sizes: Spec) -> None:
     """Try every seam on fresh states: what does not fit is an error now, not after the offline stage."""
     for name, stage in made.spec.stages.items():
         if isinstance(stage, OnlineStage) and stage.start:
             source = made.spec.stages[stage.start]
             assert isinstance(source, OfflineStage)
-            carry(_fresh(made, source), _fresh(made, stage), stage.seam, name)
+            carry(_fresh(source, sizes), _fresh(stage, sizes), stage.seam, name, AGENTS[stage.agent].carries)
 
 
 def _check_rollouts(made: Plan) -> None:
@@ -170,8 +204,6 @@ def _check_rollouts(made: Plan) -> None:
             )
 
 
-def _fresh(made: Plan, stage: OfflineStage | OnlineStage) -> Any:
-    env = make_env(made.card)
-    agent = make_agent(stage.agent, stage.config, env.sizes)
-    env.close()
+def _fresh(stage: TrainingStage, sizes: Spec) -> Any:
+    agent = make_agent(stage.agent, stage.config, sizes)
     return stack([agent.init(torch.Generator().manual_seed(0))], torch.device("cpu"))

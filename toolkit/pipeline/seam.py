@@ -2,7 +2,7 @@
 
 | what | rule |
 |---|---|
-| networks | fields of the same name in both states; a critic's target goes with its critic |
+| networks | fields of the same name in both states, or what the agent's `carries` names; targets go with critics |
 | optimiser | Adam's moments of the networks carried: kept, or zero |
 | temperature | the online agent's own start, a number, or the offline one with its optimiser |
 | learning rate | each stage has its own schedule, from its own first step |
@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,39 +32,50 @@ DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts 
 TOLERANCE = 0.02  # this close below the success before the switch counts as back
 
 
-def carry(offline: Any, online: Any, seam: Seam, where: str = "") -> Any:
+def carry(offline: Any, online: Any, seam: Seam, where: str = "", carries: Mapping[str, str] | None = None) -> Any:
     """The online agent's state with what the seam takes over from the offline one; both NamedTuples, any seeds.
 
-    Raises ToolkitError, saying `where`, for a network that one of them lacks or whose shapes differ.
+    `carries` is the online agent's own: its networks that take over one of another name, which then does not go to its
+    namesake. Raises ToolkitError, saying `where`, for a network that one of them lacks or whose shapes differ.
     """
-    names = _carried(offline, online, seam, where)
-    taken = {name: _moments(getattr(offline, name), seam) for name in names}
-    for name in names:
+    sources = _carried(offline, online, seam, where, carries or {})
+    taken = {name: _moments(getattr(offline, source), seam) for name, source in sources.items()}
+    for name, source in sources.items():
         target = f"{name}_targ"
         if hasattr(online, target):
-            source = getattr(offline, target, getattr(offline, name).p)
-            _same_shapes(target, source, getattr(online, target), where)
-            taken[target] = source
+            earlier = getattr(offline, f"{source}_targ", getattr(offline, source).p)
+            _same_shapes(target, earlier, getattr(online, target), where)
+            taken[target] = earlier
     if hasattr(online, TEMPERATURE) and seam.temperature is not None:
         taken[TEMPERATURE] = _temperature(offline, online, seam, where)
     # copies: nothing of the offline state may change under the online one's hands
     return pytree.tree_map(torch.clone, online._replace(**taken))
 
 
-def _carried(offline: Any, online: Any, seam: Seam, where: str) -> list[str]:
-    """Names of the networks to take over, their shapes checked."""
+def _carried(offline: Any, online: Any, seam: Seam, where: str, carries: Mapping[str, str]) -> dict[str, str]:
+    """The online agent's networks to fill and the offline ones that fill them, their shapes checked."""
     known, wanted = _networks(offline), _networks(online)
     if seam.carry == "auto":
-        names = [name for name in wanted if name in known]
+        own = {name: name for name in wanted if name in known and name not in carries.values()}
+        sources = own | dict(carries)
     else:
-        names = list(seam.carry)
-        for name in names:
-            for networks in (known, wanted):
-                if name not in networks:
-                    raise ToolkitError(f"{where}.seam.carry: {one_of(networks, name)}")
-    for name in names:
-        _same_shapes(name, getattr(offline, name).p, getattr(online, name).p, where)
-    return names
+        for name in seam.carry:
+            if name not in wanted:
+                raise ToolkitError(f"{where}.seam.carry: {one_of(wanted, name)}")
+        sources = {name: carries.get(name, name) for name in seam.carry}
+    for name, source in sources.items():
+        if source not in known:
+            place = f"{where}.start" if seam.carry == "auto" else f"{where}.seam.carry"
+            raise ToolkitError(
+                f"{place}: {name} goes on from the offline agent's network {source}: {one_of(known, source)}"
+            )
+        _same_shapes(name, getattr(offline, source).p, getattr(online, name).p, where)
+    if not sources and seam.carry == "auto":
+        raise ToolkitError(
+            f"{where}.start: the offline agent has {', '.join(known)} and the online one "
+            f"{', '.join(wanted)}: nothing carries over; expected a stage whose agent shares a network, or null"
+        )
+    return sources
 
 
 def _networks(state: Any) -> list[str]:
@@ -81,8 +92,9 @@ def _same_shapes(name: str, offline: Any, online: Any, where: str) -> None:
     got, expected = (shapes.get(first, "absent") for shapes in (ours, theirs))
     raise ToolkitError(
         f"{where}: network {name} cannot carry over: its {first} is {got} offline and {expected} online (seeds first, "
-        f"then members, where there are several); give both stages the same config.hidden, config.members and "
-        f"config.layer_norm, for instance {where}.config.members, or name what to carry in {where}.seam.carry"
+        f"then members, where there are several); give both stages the same config.hidden, config.members, "
+        f"config.layer_norm and config.policy_layer_norm, for instance {where}.config.members, or name what to carry "
+        f"in {where}.seam.carry"
     )
 
 

@@ -16,11 +16,11 @@ from toolkit.log import read_metrics
 from toolkit.on_policy import OnPolicyPlan, on_policy_loop
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.estimate import planned_updates
-from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state
+from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state, task_sizes
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
-from toolkit.tasks import EnvPool, TaskCard, make_env
+from toolkit.tasks import EnvPool, TaskCard
 from toolkit.train import (
     Hooks,
     Memory,
@@ -32,7 +32,7 @@ from toolkit.train import (
     online_loop,
     online_state,
 )
-from toolkit.types import Json, Spec, ToolkitError
+from toolkit.types import Json, ToolkitError
 
 Found = tuple[dict[str, torch.Tensor], Json]  # a checkpoint's tensors and meta
 Loop = Callable[[Hooks], None]  # an online loop with all it works on, begun or gone on with
@@ -78,7 +78,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     learner = Learner(agent, context.seeds, planned_updates(stage, card), stage.compile, stage.precision)
     if earlier is not None:
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
-        learner.state = carry(on_device, learner.state, stage.seam, name)
+        learner.state = carry(on_device, learner.state, stage.seam, name, agent.carries)
     practice = Practice(EnvPool(card, len(context.seeds) * stage.envs), material.normalizer, context.seeds)
     begin = _on_policy if agent.cfg.on_policy else _off_policy
     memory, loop = begin(stage, card, learner, practice, material)
@@ -102,15 +102,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
 
 def stage_agent(context: Context, stage: TrainingStage) -> Agent[Any]:
     """The stage's agent, for the task's sizes."""
-    return make_agent(stage.agent, stage.config, task_sizes(context))
-
-
-def task_sizes(context: Context) -> Spec:
-    """Sizes of the task's policy input and action."""
-    env = make_env(context.plan.card)
-    sizes = env.sizes
-    env.close()
-    return sizes
+    return make_agent(stage.agent, stage.config, task_sizes(context.plan.card))
 
 
 def _dataset(context: Context, name: str) -> Any:

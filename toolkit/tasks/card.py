@@ -62,6 +62,10 @@ class Reward(Strict):
     success: float = 0.0
     """For sparse and dense."""
 
+    def worst(self, gamma: float) -> float:
+        """The lowest discounted return there is: never to arrive, or to do so at once."""
+        return min(self.step / (1.0 - gamma), self.success)
+
 
 class TaskCard(Strict):
     """A task, as a file in `envs/` describes it."""
