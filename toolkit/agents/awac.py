@@ -37,7 +37,7 @@ class AWAC(Agent[AWACState]):
 
     Config = AWACConfig
     cfg: AWACConfig
-    summary = "offline and online; critics by TD, policy by weighted imitation; asks critics about unseen actions"
+    summary = "critics by TD, policy by weighted imitation; asks critics about unseen actions"
 
     @property
     def noise_dim(self) -> int:

@@ -36,7 +36,7 @@ class AWR(Agent[AWRState]):
 
     Config = AWRConfig
     cfg: AWRConfig
-    summary = "offline and online; imitates what turned out better than usual; simple, noisy, cannot stitch"
+    summary = "imitates what turned out better than usual; simple, noisy, cannot stitch"
     needs = frozenset({"mc_return"})
 
     def init(self, generator: torch.Generator) -> AWRState:

@@ -39,7 +39,7 @@ class FQL(Agent[FQLState]):
 
     Config = FQLConfig
     cfg: FQLConfig
-    summary = "offline and online; imitates several ways of acting at once, then climbs the critics; one knob, alpha"
+    summary = "imitates several ways of acting at once, then climbs the critics; one knob, alpha"
 
     @property
     def noise_dim(self) -> int:

@@ -39,7 +39,7 @@ class IVL(Agent[IVLState]):
 
     Config = IVLConfig
     cfg: IVLConfig
-    summary = "offline and online; stitches with V alone, cheaper than IQL; too hopeful where chance decides"
+    summary = "stitches with V alone, cheaper than IQL; too hopeful where chance decides"
 
     def init(self, generator: torch.Generator) -> IVLState:
         """Fresh networks."""

@@ -75,6 +75,7 @@ class PolicyGradient(Agent[State]):
     Config = PolicyGradientConfig
     cfg: PolicyGradientConfig
     offline = False
+    discrete = True
 
     @property
     def noise_dim(self) -> int:

@@ -23,7 +23,7 @@ class ReBRAC(TD3):
 
     Config = ReBRACConfig
     cfg: ReBRACConfig
-    summary = "offline and online; TD3 with penalties on policy and critics and LayerNorm; strong, two knobs"
+    summary = "TD3 with penalties on policy and critics and LayerNorm; strong, two knobs"
     offline = True
     needs = frozenset({"next_action"})
 

@@ -39,7 +39,7 @@ class TD3(Agent[TD3State]):
 
     Config = TD3Config
     cfg: TD3Config
-    summary = "online; deterministic policy; overestimates on static data"
+    summary = "deterministic policy; overestimates on static data"
     offline = False
 
     @property

@@ -21,7 +21,7 @@ class TD3BC(TD3):
 
     Config = TD3BCConfig
     cfg: TD3BCConfig
-    summary = "offline and online; climbs the critics on a leash to the data; quick, one knob, alpha"
+    summary = "climbs the critics on a leash to the data; quick, one knob, alpha"
     offline = True
 
     def loss_pi(self, p: Params, st: TD3State, b: Batch) -> tuple[Tensor, Metrics]:
