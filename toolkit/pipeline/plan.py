@@ -32,7 +32,7 @@ from toolkit.pipeline.spec import (
     TrainingStage,
     plan,
 )
-from toolkit.tasks import TaskCard, load_card
+from toolkit.tasks import TaskCard, load_card, make_env
 from toolkit.types import Json, Spec, ToolkitError
 
 # Say how to work, not what comes out.
