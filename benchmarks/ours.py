@@ -9,7 +9,7 @@ import numpy as np
 from worker import ACTION, BATCH, EPISODE, GAMMA, HIDDEN, OBS, ROWS, Run, serve
 
 from toolkit.agents import AGENTS, Agent
-from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler
+from toolkit.data.replay import Goals, Normalizer, Relabel, Replay, Sampler
 from toolkit.learner import Learner
 from toolkit.tasks import EnvPool, load_card, make_env
 from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
@@ -118,7 +118,7 @@ def sampling(offline_rows: int = BATCH, goals: bool = False) -> Run:
         offline, online = recording(), None if offline_rows == BATCH else recording()
     if online is not None:
         online.streams_per_seed = 1  # a ring of one environment
-    relabel = Relabel(own=0.2, future=0.8, radius=0.05, step_reward=-1.0, goal_reward=0.0) if goals else None
+    relabel = Relabel(Goals(own=0.2, future=0.8), radius=0.05, step_reward=-1.0, goal_reward=0.0) if goals else None
     sampler = Sampler(offline.spec, np.array([0]), BATCH, 0, 1, GAMMA, UPDATES, relabel)
     rows, step = np.full(UPDATES, offline_rows), 0
 

@@ -257,8 +257,9 @@ def online_state(learner: Learner, practice: Practice, memory: Memory) -> Saved:
 def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Normalizer, updates: int) -> Sampler:
     seeds, agent = np.asarray(learner.seeds, np.int64), learner.agent
     return Sampler(
-        agent.spec, seeds, plan.batch_size, agent.noise_dim, plan.n_step, plan.gamma, updates, plan.relabel, normalizer
-    )
+        agent.spec, seeds, plan.batch_size, agent.noise_dim, plan.n_step, plan.gamma, updates, plan.relabel, normalizer,
+        waypoint=agent.waypoint_steps,
+    )  # fmt: skip
 
 
 def recent_means(practice: Practice) -> Values:

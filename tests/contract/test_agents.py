@@ -39,6 +39,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "actor_critic_q_discrete": ("actor_critic_q", {}),
     "gae_discrete": ("gae", {"normalize": True, "entropy": 0.01}),
     "calql_lagrange": ("calql", {"gap": -2.6, "entropy_backup": True, "members": 4, "subset": 2, "replacement": True}),
+    "iql_ddpgbc_goals": ("iql", {"extraction": "ddpgbc"}),
+    "sac_goals": ("sac", {}),
+    "cql_goals": ("cql", {}),
 }
 GOLDEN = Path(__file__).parent.parent / "golden"
 

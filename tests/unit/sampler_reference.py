@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from toolkit.data.replay import Normalizer, Relabel, Replay, push
+from toolkit.data.replay import Goals, Normalizer, Relabel, Replay, push
 from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
 from toolkit.types import Episodes, FloatArray, Spec
 
@@ -50,23 +50,39 @@ def make_episodes(lengths: list[int], seed: int = 0, goal: int = 0) -> Episodes:
     return episodes
 
 
-def reference_pick(replay: Replay, seed_index: int, seed: int, step: int, b: int) -> tuple[int, int]:
+def reference_left(replay: Replay, k: int, i: int) -> int:
+    """Transitions from row (k, i) to the end of its episode or to the newest one."""
+    left = int(replay.rows[k, i, LEFT])
+    return left if left >= 0 else int(replay.head[k] - i) % replay.rows.shape[1]
+
+
+def reference_pick(replay: Replay, seed_index: int, seed: int, step: int, b: int, chunk: int = 1) -> tuple[int, int]:
     count = max(replay.streams_per_seed, 1)
     j = 0
     while True:
         bits = draw(seed, step, b, j)
         k = seed_index * replay.streams_per_seed + below(mix(bits ^ 0xBF58476D1CE4E5B9), count)
         i = below(bits, int(replay.size[k]))
-        if replay.rows[k, i, LEFT] != 0:
+        if reference_left(replay, k, i) >= chunk:
             return k, i
         j += 1
 
 
-def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float) -> FloatArray:
-    """One row of a batch without noise, computed the plain way."""
+def join(replay: Replay, k: int, i: int, to: int, reward: float, discount: float, chunk: int) -> FloatArray:
+    """One row of a batch from its parts: transition at i, observation and next action at `to`."""
     O, A = replay.spec.obs_dim, replay.spec.action_dim
     rows = replay.rows[k]
-    first, reward, discount = rows[i], np.float32(0), np.float32(1)
+    actions = [rows[(i + j) % len(rows), -A:] for j in range(chunk)]
+    after = [rows[to, -A:], np.zeros((chunk - 1) * A)]
+    obs, next_obs = rows[i, -O - A : -A], rows[to, -O - A : -A]
+    parts = [obs, *actions, next_obs, *after, [reward, discount, rows[i, RETURN]]]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float, chunk: int = 1) -> FloatArray:
+    """One row of a batch without noise, computed the plain way."""
+    rows, first = replay.rows[k], i
+    reward, discount = np.float32(0), np.float32(1)
     for _ in range(n):
         reward += discount * rows[i, REWARD]
         discount *= np.float32(gamma)
@@ -77,29 +93,36 @@ def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float) -> Flo
             break
         if rows[i, LEFT] == 0:
             break
-    wide = slice(-O - A, None)
-    return np.concatenate([first[wide], rows[i, wide], [reward, discount, first[RETURN]]]).astype(np.float32)
+    return join(replay, k, first, i, reward, discount, chunk)
 
 
 def reference_goal(
     replay: Replay, k: int, i: int, n: int, gamma: float, rule: Relabel, normalizer: Normalizer,
-    seed: int, step: int, b: int,
+    seed: int, step: int, b: int, chunk: int = 1, shown: bool = False, waypoint: int = 0,
 ) -> FloatArray:  # fmt: skip
-    """As `reference_steps`, with the goal of row b drawn anew."""
+    """As `reference_steps`, with the goals of row b drawn anew; then the policy's goal and the waypoint."""
     O, A = replay.spec.obs_dim, replay.spec.action_dim
     rows, G = replay.rows[k], replay.rows.shape[-1] - HEADER - O - A
     mean, std = normalizer.mean[-G:], normalizer.std[-G:]
-    first, capacity = rows[i], len(rows)
-    lot = unit(draw(seed, step, b, 60))
-    if lot < rule.own:
-        goal = first[HEADER + O : HEADER + O + G] * std + mean
-    elif lot < rule.own + rule.future:
-        left = int(first[LEFT]) if first[LEFT] > 0 else int(replay.head[k] - i) % capacity
-        u = np.array([1.0 - unit(draw(seed, step, b, 61))], np.float32)
-        ahead = 1 + int((reference_log(u) * np.float32(1.0 / math.log(gamma)))[0])
-        goal = rows[(i + min(ahead, left)) % capacity, HEADER : HEADER + G]
-    else:
-        goal = rows[below(draw(seed, step, b, 62), int(replay.size[k])), HEADER : HEADER + G]
+    first, capacity, left = i, len(rows), reference_left(replay, k, i)
+    recorded = rows[first, HEADER + O : HEADER + O + G]
+
+    def place(shares: Goals, n: int) -> int | None:
+        """Row whose achieved goal is drawn, None for the recorded goal."""
+        lot, u = unit(draw(seed, step, b, n)), np.array([unit(draw(seed, step, b, n + 1))], np.float32)
+        own, current, future, uniform = np.array(shares.sums(), np.float32)
+        if lot < own:
+            return None
+        if lot < current:
+            return (first + 1) % capacity
+        if lot >= future:
+            return below(draw(seed, step, b, n + 2), int(replay.size[k]))
+        geometric = reference_log(1 - u) * np.float32(1.0 / math.log(gamma))
+        ahead = 1 + int((u * np.float32(left) if uniform else geometric)[0])
+        return (first + min(ahead, left)) % capacity
+
+    at = place(rule.value, 60)
+    goal = recorded * std + mean if at is None else rows[at, HEADER : HEADER + G]
     reward, discount = np.float32(0), np.float32(1)
     for _ in range(n):
         i = (i + 1) % capacity
@@ -108,9 +131,22 @@ def reference_goal(
         discount *= np.float32(0 if reached else gamma)
         if reached or rows[i, LEFT] == 0:
             break
-    obs, next_obs = (np.concatenate([row[HEADER + G : HEADER + O], (goal - mean) / std]) for row in (first, rows[i]))
-    actions = first[-A:], rows[i, -A:]
-    return np.concatenate([obs, actions[0], next_obs, actions[1], [reward, discount, first[RETURN]]]).astype(np.float32)
+    row = join(replay, k, first, i, reward, discount, chunk)
+    normal = (goal - mean) / std
+    row[O - G : O] = row[2 * O + chunk * A - G : 2 * O + chunk * A] = normal
+    if not shown:
+        return row
+    aim = at if rule.policy is None else place(rule.policy, 63)
+    if rule.policy is not None:
+        normal = recorded if aim is None else (rows[aim, HEADER : HEADER + G] - mean) / std
+    row = np.concatenate([row, normal])
+    if not waypoint:
+        return row
+    path = [(first + j) % capacity for j in range(1, left + 1)][:waypoint]
+    if aim in path:
+        path = path[: path.index(aim) + 1]
+    achieved, obs = rows[path[-1], HEADER : HEADER + G], rows[path[-1], HEADER + G : HEADER + O]
+    return np.concatenate([row, obs, (achieved - mean) / std]).astype(np.float32)
 
 
 def reference_log(x: FloatArray) -> FloatArray:

@@ -7,37 +7,46 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sampler_reference import (
     filled_ring,
     make_episodes,
     reference_goal,
+    reference_left,
     reference_pick,
     reference_steps,
 )
 
-from toolkit.data.replay import NO_RETURN, Normalizer, Relabel, Replay, Sampler, unpack
+from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, unpack
 from toolkit.data.sampler import HEADER, LEFT, RETURN
+from toolkit.types import Spec, ToolkitError
+
+
+def widened(replay: Replay, chunk: int, goal_dim: int = 0) -> Spec:
+    """Sizes that an agent with chunks sees."""
+    return Spec(replay.spec.obs_dim, chunk * replay.spec.action_dim, goal_dim)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     n=st.integers(1, 7),
+    chunk=st.integers(1, 4),
     seed=st.integers(0, 1 << 30),
     step=st.integers(0, 1 << 33),
 )
-def test_offline_batches_equal_the_reference(lengths: list[int], n: int, seed: int, step: int) -> None:
-    episodes = make_episodes(lengths)
+def test_offline_batches_equal_the_reference(lengths: list[int], n: int, chunk: int, seed: int, step: int) -> None:
+    episodes = make_episodes([*lengths, chunk])
     replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
-    sampler = Sampler(replay.spec, np.array([seed, seed + 1]), 8, 0, n, 0.9, updates=2)
+    n = n if chunk == 1 else chunk
+    sampler = Sampler(widened(replay, chunk), np.array([seed, seed + 1]), 8, 0, n, 0.9, updates=2, chunk=chunk)
     got = sampler.draw(step, replay, None, np.array([8, 8])).numpy()
     for u in range(2):
         for s in range(2):
             for b in range(8):
-                k, i = reference_pick(replay, s, seed + s, step + u, b)
-                np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9))
+                k, i = reference_pick(replay, s, seed + s, step + u, b, chunk)
+                np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9, chunk))
 
 
 @settings(max_examples=100, deadline=None)
@@ -125,31 +134,47 @@ def test_uniform_over_transitions() -> None:
     assert chi2 < 73 + 4 * np.sqrt(2 * 73)  # 73 degrees of freedom, beyond any doubt
 
 
-@settings(max_examples=50, deadline=None)
+@st.composite
+def shares(given: st.DrawFn) -> Goals:
+    """Any shares that leave no less than nothing."""
+    own, current, future = sorted(given(st.tuples(*[st.floats(0, 1)] * 3)))
+    return Goals(own, current - own, future - current, given(st.booleans()))
+
+
+@settings(max_examples=300, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     n=st.integers(1, 7),
     gamma=st.floats(0.5, 0.999),
-    own=st.floats(0, 1),
-    future=st.floats(0, 1),
+    value=shares(),
+    policy=st.none() | shares(),
+    chunk=st.integers(1, 3),
+    shown=st.booleans(),
+    waypoint=st.integers(0, 9),
     steps=st.integers(0, 60),
     seed=st.integers(0, 1 << 30),
 )
 def test_batches_with_new_goals_equal_the_reference(
-    lengths: list[int], n: int, gamma: float, own: float, future: float, steps: int, seed: int
-) -> None:
+    lengths: list[int], n: int, gamma: float, value: Goals, policy: Goals | None, chunk: int, shown: bool,
+    waypoint: int, steps: int, seed: int,
+) -> None:  # fmt: skip
     if steps:
-        replay, _ = filled_ring(seed % 1000, 1, 1, 20, steps, goal=2)
+        replay, _ = filled_ring(seed % 1000, 1, 2, 40, steps, goal=2)
     else:
-        episodes = make_episodes(lengths, goal=2)
+        episodes = make_episodes([*lengths, chunk], goal=2)
         replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
-    rule = Relabel(own, (1 - own) * future, radius=0.8, step_reward=-1.0, goal_reward=0.5)
+    assume(replay.holds(chunk))
+    n, waypoint = n if chunk == 1 else chunk, waypoint * shown
+    rule = Relabel(value, radius=0.8, step_reward=-1.0, goal_reward=0.5, policy=policy)
     normalizer = Normalizer(np.array([0, 1, 2], np.float32), np.array([1, 2, 3], np.float32))
-    sampler = Sampler(replay.spec, np.array([seed]), 40, 0, n, gamma, 1, rule, normalizer)
+    sampler = Sampler(
+        widened(replay, chunk, 2 * shown), np.array([seed]), 40, 0, n, gamma, 1, rule, normalizer, chunk, waypoint
+    )
     got = sampler.draw(7, *((None, replay) if steps else (replay, None)), np.array([0 if steps else 40])).numpy()[0, 0]
     for b in range(40):
-        k, i = reference_pick(replay, 0, seed, 7, b)
-        np.testing.assert_array_equal(got[b], reference_goal(replay, k, i, n, gamma, rule, normalizer, seed, 7, b))
+        k, i = reference_pick(replay, 0, seed, 7, b, chunk)
+        want = reference_goal(replay, k, i, n, gamma, rule, normalizer, seed, 7, b, chunk, shown, waypoint)
+        np.testing.assert_array_equal(got[b], want)
 
 
 def test_goals_are_drawn_with_their_shares_and_reward_follows() -> None:
@@ -157,7 +182,7 @@ def test_goals_are_drawn_with_their_shares_and_reward_follows() -> None:
     inputs = np.concatenate([episodes.obs[:, :1], episodes.desired], 1)
     normalizer = Normalizer(np.array([0, 1, 2], np.float32), np.array([1, 2, 3], np.float32))
     replay = Replay.from_episodes(episodes, normalizer(inputs), 0.9)
-    rule = Relabel(own=0.25, future=0.5, radius=1e-3, step_reward=-1.0, goal_reward=0.0)
+    rule = Relabel(Goals(own=0.25, future=0.5), radius=1e-3, step_reward=-1.0, goal_reward=0.0)
     sampler = Sampler(replay.spec, np.array([3]), 256, 0, 4, 0.9, 40, rule, normalizer)
     got = sampler.draw(0, replay, None, np.full(40, 256)).numpy().reshape(-1, sampler.packed.shape[-1])
     rows = {state.tobytes(): i for i, state in enumerate(normalizer(inputs)[:, :1])}
@@ -189,7 +214,7 @@ def test_goals_are_drawn_with_their_shares_and_reward_follows() -> None:
 @given(steps=st.integers(1, 60), seed=st.integers(0, 100))
 def test_future_goals_of_a_running_episode_were_achieved(steps: int, seed: int) -> None:
     ring, log = filled_ring(seed, 1, 1, 30, steps, goal=3)
-    rule = Relabel(own=0.0, future=1.0, radius=1e-6, step_reward=-1.0, goal_reward=0.0)
+    rule = Relabel(Goals(future=1.0), radius=1e-6, step_reward=-1.0, goal_reward=0.0)
     got = Sampler(ring.spec, np.array([0]), 32, 0, 1, 0.9, 1, rule).draw(0, None, ring, np.array([0])).numpy()[0, 0]
     for row in got:
         # the goal overwrites the whole observation here, so it must be a position after some transition
@@ -202,3 +227,43 @@ def test_the_policy_strives_for_the_rows_own_goal() -> None:
     spec = replace(replay.spec, goal_dim=2)
     b = unpack(Sampler(spec, np.array([0]), 8, 3, 2, 0.9, 1).draw(0, replay, None, np.array([8])), torch.ones(()), spec)
     assert torch.equal(b.policy_obs, b.obs) and b.noise.shape[-1] == 3 and b.noise.all()
+
+
+def test_policy_goals_and_waypoints_lie_ahead_in_the_same_episode() -> None:
+    """Uniform over the rest of the episode; the waypoint is on the way, not beyond the goal."""
+    episodes = make_episodes([10] * 20, goal=2)
+    time = np.arange(len(episodes.obs)) % 11 + 100 * (np.arange(len(episodes.obs)) // 11)
+    episodes.achieved[:] = episodes.obs[:, :2] = time[:, None]
+    replay = Replay.from_episodes(episodes, np.concatenate([episodes.obs[:, :1], episodes.desired], 1), 0.9)
+    spec = Spec(3, 2, goal_dim=2)
+    rule = Relabel(Goals(current=0.5), 0.1, -1.0, 0.0, policy=Goals(future=1.0, uniform=True))
+    sampler = Sampler(spec, np.array([0]), 256, 0, 1, 0.9, 40, rule, waypoint=4)
+    b = unpack(sampler.draw(0, replay, None, np.full(40, 256)), torch.ones(()), spec, waypoint=True)
+    now, aim, way = (x[..., j].flatten().numpy() for x, j in ((b.obs, 0), (b.policy_obs, 1), (b.waypoint, 0)))
+    assert torch.equal(b.waypoint[..., 0], b.waypoint[..., 2]) and (b.policy_obs[..., 0] == b.obs[..., 0]).all()
+    left = 10 - now % 100
+    assert (aim > now).all() and (aim <= now + left).all()
+    np.testing.assert_array_equal(way, np.minimum(now + 4, aim))
+    ahead = (aim - now)[now % 100 == 0]
+    assert np.bincount(ahead.astype(int), minlength=11)[1:].min() / len(ahead) > 0.07
+    reached = b.discount.flatten().numpy() == 0
+    assert abs(reached.mean() - 0.5) < 0.03  # current; a random row is this one's next in one case of 220
+    assert (b.reward.flatten().numpy()[reached] == 0).all()
+
+
+def test_a_chunk_that_no_episode_holds_is_an_error() -> None:
+    episodes = make_episodes([2, 3])
+    replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
+    assert replay.holds(3) and not replay.holds(4)
+    sampler = Sampler(widened(replay, 4), np.array([0]), 1, 0, 4, 0.9, 1, chunk=4)
+    with pytest.raises(ToolkitError, match=r"4 transitions, as many as config\.chunk"):
+        sampler.draw(0, replay, None, np.array([1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(capacity=st.integers(4, 20), steps=st.integers(1, 60), chunk=st.integers(1, 6), seed=st.integers(0, 1000))
+def test_rings_know_whether_they_hold_a_chunk(capacity: int, steps: int, chunk: int, seed: int) -> None:
+    ring, _ = filled_ring(seed, 2, 2, 2 * capacity, steps)
+    left = [[reference_left(ring, k, i) for i in range(ring.size[k])] for k in range(4)]
+    want = all(max(left[k] + left[k + 1]) >= chunk for k in (0, 2))
+    assert ring.holds(chunk) == want

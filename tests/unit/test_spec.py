@@ -85,6 +85,10 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (GOOD.replace("0.9", "high"), "p.yaml:5: stages.pretrain.config.expectile: expected a number, got 'high'"),
         (
+            GOOD.replace("{expectile: 0.9}", "{}, relabel: {value: {own: 0.4}}"),
+            "p.yaml:5: stages.pretrain.relabel.value: expected own + current + future of at most 1, got 1.1",
+        ),
+        (
             GOOD.replace("start: pretrain", "start: pretrian"),
             "before this one (pretrain); got 'pretrian'; did you mean 'pretrai",
         ),

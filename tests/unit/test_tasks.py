@@ -245,6 +245,18 @@ def test_relabel_keeps_observed_goals() -> None:
     np.testing.assert_array_equal(card.inputs(out)[:, 4:], goals)
 
 
+def test_relabel_leaves_episodes_whole_for_goals_drawn_anew() -> None:
+    """Through the goal and beyond: one episode that ends outside, one that ends inside."""
+    goals = np.array([(1, 1)] * 4 + [(0, 3)] * 3, np.float32)
+    data = rows([(0, 0), (0.8, 1), (1, 1), (5, 5), (0, 0), (0, 2), (0, 3)], [0, 4, 7], goals)
+    out = relabel(load_card("pointmaze-umaze-gc"), data, whole=True)
+    for name in ("obs", "achieved", "desired", "action", "starts"):
+        assert np.array_equal(getattr(out, name), getattr(data, name)), name
+    assert out.reward.tolist() == [0, 0, -1, 0, -1, 0, 0]
+    assert np.flatnonzero(out.terminated).tolist() == [5]
+    assert np.flatnonzero(out.truncated).tolist() == [2]
+
+
 def test_relabel_agrees_with_the_simulator(goal_env: TaskEnv) -> None:
     """An episode the environment recorded comes back unchanged."""
     card, rng = goal_env.card, np.random.default_rng(3)

@@ -26,6 +26,7 @@ class BC(Agent[BCState]):
     L_pi = -E log pi(a | s)                                                      ("gaussian")
     L_pi =  E |tanh(mean(s)) - a|^2                                              ("deterministic")
 
+    With goals drawn for the policy it is GCBC (Ghosh et al. 2019, arXiv:1912.06088).
     Reads: pi. Deviations: none; the density is a normal around tanh(mean), see `nn.Gaussian`. A deterministic policy
     has the same network, of which one head stays as it was: it carries on to every other agent.
     """

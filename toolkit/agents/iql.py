@@ -33,6 +33,7 @@ class IQL(Agent[IQLState]):
 
     Order: V on Q_targ; Q on the new V; pi on the old Q_targ (ddpgbc: the old Q) and the new V; Q_targ.
     Reads: V <- Q_targ; pi <- Q_targ, V; Q <- V at s'. No loss asks for an action outside the data.
+    With goals drawn anew it is GCIQL (arXiv:2410.20092): L_V and L_Q for the value's goal, L_pi for the policy's.
     Deviations: rewards may be n-step sums; LayerNorm and more than two critics are options;
     state-dependent standard deviation, so that the policy can be handed on to SAC.
     """

@@ -35,6 +35,7 @@ class SAC(Agent[SACState]):
     Reads: Q <- Q_targ, pi; pi <- Q.
     Options of later work: `members` critics with the target's minimum over a random `subset` (arXiv:2101.05982),
     LayerNorm, the actor on the mean of the critics, no entropy in the target.
+    With goals drawn anew it is SAC with hindsight replay (HER, arXiv:1707.01495); L_pi is for the policy's goal.
     Deviations: the temperature's loss is on log_alpha, as in the authors' later code.
     """
 
@@ -110,8 +111,8 @@ class SAC(Agent[SACState]):
     def loss_pi(self, p: Params, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Climb the critics, keep the entropy."""
         A = self.spec.action_dim
-        a, log_prob = policy(p, b.obs).sample(b.noise[..., A : 2 * A])
-        q = q_values(st.Q.p, b.obs, a)
+        a, log_prob = policy(p, b.policy_obs).sample(b.noise[..., A : 2 * A])
+        q = q_values(st.Q.p, b.policy_obs, a)
         q = q.amin(0) if self.cfg.actor_q == "min" else q.mean(0)
         loss = (torch.exp(st.log_alpha.p["log_alpha"]) * log_prob - q).mean()
         return loss, {"loss/pi": loss.detach(), "entropy": -log_prob.mean().detach(), "q_pi": q.mean().detach()}

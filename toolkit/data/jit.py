@@ -25,7 +25,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 
     Nothing that goes wrong with the kept code is an error: the kernel is then compiled again.
     """
-    compiled: Any = numba.njit(nogil=True)(function)
+    # a division by zero is what NumPy makes of it: a way out by an exception would cost references to be counted
+    compiled: Any = numba.njit(nogil=True, error_model="numpy")(function)
     usual = _config.CACHE_DIR
     with suppress(Exception):
         _config.CACHE_DIR = str(_folder())

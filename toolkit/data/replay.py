@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from toolkit.data.goals import fill_goals
 from toolkit.data.random import fill_noise
-from toolkit.data.sampler import HEADER, fill_goals, fill_steps, push_steps
+from toolkit.data.sampler import FINAL, HEADER, LEFT, fill_steps, push_steps
 from toolkit.types import NO_RETURN, Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 
@@ -41,17 +42,31 @@ class Normalizer(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Goals:
+    """Shares of where a row's goal comes from; what they leave is what a random row of its stream achieved."""
+
+    own: float = 0.0  # the recorded one
+    current: float = 0.0  # what the row's own step achieves
+    future: float = 0.0  # what the episode achieves some steps later
+    uniform: bool = False  # each of these steps is as likely as any other; else geometric, mean 1 / (1 - gamma)
+
+    def sums(self) -> list[float]:
+        """The shares as running sums, and whether later steps are uniform."""
+        return [self.own, self.own + self.current, self.own + self.current + self.future, float(self.uniform)]
+
+
+@dataclass(frozen=True)
 class Relabel:
-    """How goals are drawn anew: shares of the recorded goal and of the episode's future; the rest is random.
+    """How goals are drawn anew, for the values and for the policy (None: the same goal).
 
     `radius`, `step_reward` and `goal_reward` are the task's rule, in the units of the achieved goals.
     """
 
-    own: float
-    future: float
+    value: Goals
     radius: float
     step_reward: float
     goal_reward: float
+    policy: Goals | None = None
 
 
 @dataclass
@@ -95,6 +110,13 @@ class Replay:
         packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + goal_dim), np.float32)
         return cls(spec, packed, size, head, begun, streams_per_seed=envs)
 
+    def holds(self, chunk: int) -> bool:
+        """Whether every seed has a row that `chunk` transitions follow in its episode."""
+        left = self.rows[:, : int(self.size.max()), LEFT]
+        running = np.minimum(self.begun, self.rows.shape[1] - 1)
+        longest = np.where(left < FINAL, running[:, None], left).max(1, initial=0)
+        return bool((longest.reshape(-1, max(self.streams_per_seed, 1)).max(1) >= chunk).all())
+
     def written(self) -> int:
         """Rows that one seed can draw from, final rows included."""
         return int(self.size[: max(self.streams_per_seed, 1)].sum())
@@ -126,7 +148,15 @@ class Sampler:
     """Draws `updates` batches for all seeds at once into one preallocated array.
 
     Rows [0, k) of a batch come from `offline`, the rest from `online`; k is the caller's, for each update.
-    `relabel` draws goals anew; the last columns of the policy input then hold the goal, scaled by `normalizer`.
+    `relabel` draws goals anew; the last columns of the policy input then hold the goal, scaled by `normalizer`, and a
+    batch may hold the `waypoint` so many steps ahead.
+
+    With `chunk` above 1 an action of `spec` is so many recorded ones in a row (Q-chunking, arXiv:2507.07969): only
+    rows are drawn that so many transitions follow in their episode, each as likely as any other, whatever its place in
+    the chunk that was played. `n_step` is then the chunk's length, so that the value after it is that of the next look.
+
+    `mc_return` is the recorded return, which knows nothing of goals drawn anew; in a ring it is `NO_RETURN` until the
+    episode has ended. `next_action` is 0 where none was recorded, and holds the first of a chunk only.
     """
 
     def __init__(
@@ -140,10 +170,15 @@ class Sampler:
         updates: int,
         relabel: Relabel | None = None,
         normalizer: Normalizer | None = None,
+        chunk: int = 1,
+        waypoint: int = 0,
     ) -> None:
+        assert relabel is not None or not waypoint
         self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
         self.batch_size, self.noise_dim, self.relabel, self.normalizer = batch_size, noise_dim, relabel, normalizer
-        self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3 + spec.goal_dim
+        self.chunk, self.waypoint = chunk, waypoint
+        ahead = spec.goal_dim + (spec.obs_dim if waypoint else 0)
+        self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3 + ahead
         width = self.noise_column + noise_dim
         self.packed = torch.zeros((updates, len(seeds), batch_size, width), dtype=torch.float32)
         self._out: FloatArray = self.packed.numpy()
@@ -156,32 +191,39 @@ class Sampler:
         offline_rows: IntArray,
         updates: int | None = None,
     ) -> torch.Tensor:
-        """Batches for steps [step, step + updates), (U, S, B, W); overwritten by the next call."""
+        """Batches for steps [step, step + updates), (U, S, B, W); overwritten by the next call.
+
+        Raises ToolkitError where no row has as many transitions ahead as a chunk needs.
+        """
         U = len(self._out) if updates is None else updates
         out = self._out[:U]
         zero, full = np.zeros(U, np.int64), np.full(U, self.batch_size, np.int64)
         split = np.clip(offline_rows[:U], 0, self.batch_size)
         for replay, begin, end in ((offline, zero, split), (online, split, full)):
-            if replay is not None and (end > begin).any():
-                self._fill(out, begin, end, replay, step)
+            if replay is not None and (end > begin).any() and self._fill(out, begin, end, replay, step):
+                raise ToolkitError(
+                    f"no episode to draw from has {self.chunk} transitions, as many as config.chunk; make it smaller"
+                )
         if self.noise_dim:
             fill_noise(out, self.noise_column, self.seeds, step)
         return self.packed[:U]
 
-    def _fill(self, out: FloatArray, begin: IntArray, end: IntArray, replay: Replay, step: int) -> None:
-        O, A = self.spec.obs_dim, self.spec.action_dim
-        how = (self.seeds, step, self.n_step, self.gamma, O, A)
-        if self.relabel is None:
-            G = self.spec.goal_dim
-            fill_steps(out, begin, end, replay.rows, replay.size, replay.streams_per_seed, *how, G)
-            return
+    def _fill(self, out: FloatArray, begin: IntArray, end: IntArray, replay: Replay, step: int) -> int:
+        """Rows from one source; the number of places that found none."""
+        O, A, shown = self.spec.obs_dim, self.spec.action_dim // self.chunk, self.spec.goal_dim
+        where = (out, begin, end, replay.rows, replay.size, replay.head, replay.streams_per_seed, self.seeds, step)
+        how = (self.n_step, self.gamma, O, A, shown, self.chunk)
+        rule = self.relabel
+        if rule is None:
+            return int(fill_steps(*where, *how))
         G = replay.rows.shape[-1] - HEADER - O - A
         normalizer = self.normalizer or Normalizer(np.zeros(O, np.float32), np.ones(O, np.float32))
-        mean, std = normalizer.mean[-G:], normalizer.std[-G:]
-        rule = self.relabel
-        fill_goals(
-            out, begin, end, replay.rows, replay.size, replay.head, replay.streams_per_seed, *how,
-            rule.own, rule.future, rule.radius, rule.step_reward, rule.goal_reward, mean, std,
+        shares = np.array([rule.value.sums(), (rule.policy or rule.value).sums()], np.float32)
+        return int(
+            fill_goals(
+                *where, *how, self.waypoint, shares, rule.policy is not None and shown > 0,
+                rule.radius, rule.step_reward, rule.goal_reward, normalizer.mean[-G:], normalizer.std[-G:],
+            )
         )  # fmt: skip
 
 

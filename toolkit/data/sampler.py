@@ -8,7 +8,6 @@ drawing takes. So the kernels ask for the rows of a transition `_AHEAD` transiti
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeAlias
 
 import numba
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.jit import kernel, prefetch
-from toolkit.data.random import below, draw, log, mix, stream, unit
+from toolkit.data.random import below, draw, mix, stream
 
 # A packed row: transitions left | reward | terminated | Monte Carlo return | achieved goal (G) | obs (O) | action (A).
 LEFT, REWARD, TERMINATED, RETURN, HEADER = 0, 1, 2, 3, 4
@@ -29,15 +28,15 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 
 # The functions below are copied into the kernels (inline="always") and have one way out of each loop: otherwise numba
 # counts references to arrays within, and its atomic counters keep the processor from waiting for many rows at once.
-_AHEAD = 32
-_LINE = 16  # float32 numbers in what memory hands out at once
+AHEAD = 32
+LINE = 16  # float32 numbers in what memory hands out at once
 _STREAM = np.uint64(0xBF58476D1CE4E5B9)  # makes the choice of the stream independent of the place in it
-# Numbers of a row's stream, counted from 0, of which the choice of the row takes the first few.
-_GOAL_KIND, _GOAL_FUTURE, _GOAL_RANDOM = 60, 61, 62
+_ATTEMPTS = 1 << 17  # rows picked for one place in a batch before it is given up
 
 
 @numba.njit(inline="always")
-def _copy(to: Any, y: Any, source: Any, x: Any, n: Any) -> None:
+def copy(to: Any, y: Any, source: Any, x: Any, n: Any) -> None:
+    """n numbers of `source` from x into `to` from y."""
     # Unsigned indices cannot be negative, which lets the compiler use vector instructions.
     yy, xx = np.uintp(y), np.uintp(x)
     for c in range(np.uintp(n)):
@@ -45,7 +44,7 @@ def _copy(to: Any, y: Any, source: Any, x: Any, n: Any) -> None:
 
 
 @numba.njit(inline="always")
-def _pick(key: Any, b: Any, attempt: Any, size: Any, first: Any, count: Any) -> Any:
+def pick(key: Any, b: Any, attempt: Any, size: Any, first: Any, count: Any) -> Any:
     """Stream and place of a row, uniform over `count` streams and the rows written in the one drawn."""
     bits = draw(key, b, attempt)
     k = first + below(mix(bits ^ _STREAM), count)
@@ -53,21 +52,40 @@ def _pick(key: Any, b: Any, attempt: Any, size: Any, first: Any, count: Any) -> 
 
 
 @numba.njit(inline="always")
-def _settle(key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, first: Any, count: Any) -> Any:
-    """The row (k, i) that was picked for b or, while it is one without a transition, the next that is picked."""
-    attempt = 0
-    while flat[(k * shape[1] + i) * shape[2]] == FINAL:
-        attempt += 1
-        k, i = _pick(key, b, attempt, size, first, count)
-    return k, i
+def _left(flat: Any, k: Any, i: Any, shape: Any, head: Any) -> Any:
+    """Transitions from row (k, i) to the end of its episode, or to the newest one where it still runs."""
+    left, run = np.int64(flat[(k * shape[1] + i) * shape[2] + LEFT]), head[k] - i
+    run += shape[1] * (run <= 0)
+    return left + (run - left) * (left < 0)
 
 
 @numba.njit(inline="always")
-def _ask(flat: Any, x: Any, W: Any, n_step: Any) -> None:
-    """Prefetch the rows of a transition that begins at flat[x]: first and last in whole, the header of the others."""
+def settle(
+    key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, head: Any, first: Any, count: Any, chunk: Any
+) -> Any:  # fmt: skip
+    """The row (k, i) that was picked for b or, while fewer than `chunk` transitions follow it, the next that is picked.
+
+    Returns it and what follows it.
+    """
+    attempt, left = 0, _left(flat, k, i, shape, head)
+    while (left < chunk) & (attempt < _ATTEMPTS):
+        attempt += 1
+        k, i = pick(key, b, attempt, size, first, count)
+        left = _left(flat, k, i, shape, head)
+    return k, i, left
+
+
+@numba.njit(inline="always")
+def ask(flat: Any, x: Any, W: Any, n_step: Any, chunk: Any) -> None:
+    """Prefetch the rows of a transition that begins at flat[x]: first and last in whole, the header of the others.
+
+    In a chunk the actions of the others too.
+    """
     for j in range(1, n_step):
         prefetch(flat, x + j * W)
-    for c in range(0, W, _LINE):
+    for j in range(2, chunk + 1):
+        prefetch(flat, x + j * W - 1)
+    for c in range(0, W, LINE):
         prefetch(flat, x + c)
         prefetch(flat, x + n_step * W + c)
     prefetch(flat, x + n_step * W + W - 1)
@@ -92,18 +110,29 @@ def _walk(flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any) -> Any
 
 
 @numba.njit(inline="always")
-def _write(to: Any, y: Any, flat: Any, x: Any, z: Any, W: Any, wide: Any, reward: Any, discount: Any) -> None:
-    """One row of a batch up to its scalars: the transition at flat[x] and the observation after it at flat[z]."""
-    _copy(to, y, flat, x + W - wide, wide)
-    _copy(to, y + wide, flat, z + W - wide, wide)
+def write(
+    to: Any, y: Any, flat: Any, k: Any, i: Any, shape: Any, z: Any, O: Any, A: Any, chunk: Any,
+    reward: Any, discount: Any,
+) -> None:  # fmt: skip
+    """One row of a batch up to its scalars: the transition at (k, i), the observation after it at flat[z].
+
+    Its `chunk` actions stand side by side; of those that follow only the first is written.
+    """
+    _, capacity, W = shape
+    x, wide = (k * capacity + i) * W, O + chunk * A
+    copy(to, y, flat, x + W - O - A, O + A)
+    for j in range(1, chunk):
+        i = i + 1 if i + 1 < capacity else 0
+        copy(to, y + O + j * A, flat, (k * capacity + i) * W + W - A, A)
+    copy(to, y + wide, flat, z + W - O - A, O + A)
     to[y + 2 * wide], to[y + 2 * wide + 1], to[y + 2 * wide + 2] = reward, discount, flat[x + RETURN]
 
 
 @kernel
 def fill_steps(
-    out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, streams_per_seed: int,
-    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, G: int,
-) -> None:  # fmt: skip
+    out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
+    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, G: int, chunk: int,
+) -> int:  # fmt: skip
     """Draw transitions of up to `n_step` steps into rows begin[u] to end[u] of each batch of `out` (U, S, B, WO).
 
     `rows` is (streams, capacity, W) in the layout of `replay`; stream k holds size[k] written rows.
@@ -111,122 +140,33 @@ def fill_steps(
     `streams_per_seed` is 0 (one data set shared by all seeds). A window shortens at the end of its episode:
     the final row of an episode carries no transition, so nothing crosses it. The policy's goal is the row's own: the
     last G numbers of its observation.
+
+    Only rows are drawn that `chunk` transitions follow in the same episode. Returns how many places of the batches
+    found none.
     """
     U, S, B, WO = out.shape
     K, capacity, W = rows.shape
     flat, to = rows.reshape(K * capacity * W), out.reshape(U * S * B * WO)
     chosen = np.empty((2, B), np.int64)
-    count = np.uint64(max(streams_per_seed, 1))
+    count, missing = np.uint64(max(streams_per_seed, 1)), 0
     for u in range(U):
         for s in range(S):
             key, first = stream(seeds[s], step0 + u), s * streams_per_seed
-            for t in range(begin[u], end[u] + _AHEAD):
+            for t in range(begin[u], end[u] + AHEAD):
                 if t < end[u]:
-                    k, i = _pick(key, t, 0, size, first, count)
+                    k, i = pick(key, t, 0, size, first, count)
                     chosen[0, t], chosen[1, t] = k, i
-                    _ask(flat, (k * capacity + i) * W, W, n_step)
-                b = t - _AHEAD
+                    ask(flat, (k * capacity + i) * W, W, n_step, chunk)
+                b = t - AHEAD
                 if b >= begin[u]:
-                    k, i = _settle(key, b, chosen[0, b], chosen[1, b], flat, rows.shape, size, first, count)
+                    k, i = chosen[0, b], chosen[1, b]
+                    k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk)
+                    missing += left < chunk
                     reward, discount, z = _walk(flat, k, i, rows.shape, n_step, gamma)
                     y = ((u * S + s) * B + b) * WO
-                    _write(to, y, flat, (k * capacity + i) * W, z, W, O + A, reward, discount)
-                    _copy(to, y + 2 * (O + A) + 3, to, y + O - G, G)
-
-
-@numba.njit(inline="always")
-def _goal_place(
-    key: Any, b: Any, i: Any, left: Any, size: Any, capacity: Any, own: Any, future: Any, scale: Any
-) -> Any:  # fmt: skip
-    """Row of the same stream whose achieved goal row b of the batch strives for, or -1 for the recorded goal."""
-    lot = unit(draw(key, b, _GOAL_KIND))
-    ahead = 1 + np.int64(log(np.float32(1.0) - unit(draw(key, b, _GOAL_FUTURE))) * scale)
-    at = i + min(ahead, left)
-    at = at - capacity if at >= capacity else at
-    at = at if lot < own + future else below(draw(key, b, _GOAL_RANDOM), size)
-    return at if lot >= own else -1
-
-
-@numba.njit(inline="always")
-def _walk_to_goal(
-    flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any, goal: Any, near: Any,
-    step_reward: Any, goal_reward: Any,
-) -> Any:  # fmt: skip
-    """As `_walk` by the task's rule: the step after which `goal` (G,) is near pays `goal_reward` and is the last."""
-    _, capacity, W = shape
-    x = (k * capacity + i) * W
-    reward, discount = np.float32(0.0), np.float32(1.0)
-    while n_step > 0:
-        i += 1
-        x += W
-        if i == capacity:
-            i, x = 0, k * capacity * W
-        distance = np.float32(0.0)
-        for g in range(len(goal)):
-            offset = flat[x + HEADER + g] - goal[g]
-            distance += offset * offset
-        reached = distance <= near
-        reward += discount * (goal_reward if reached else step_reward)
-        discount *= np.float32(0.0) if reached else np.float32(gamma)
-        n_step = 0 if reached or flat[x] == FINAL else n_step - 1
-    return reward, discount, x
-
-
-@kernel
-def fill_goals(
-    out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
-    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int,
-    own: float, future: float, radius: float, step_reward: float, goal_reward: float, mean: Floats, std: Floats,
-) -> None:  # fmt: skip
-    """As `fill_steps`, with the goal of each transition drawn anew (HER, Andrychowicz et al. 2017, arXiv:1707.01495).
-
-    With probability `own` the recorded goal stays; with `future` it is what the same episode achieved a
-    geometrically distributed number of steps later (mean 1 / (1 - gamma), at most the episode's end); else what a
-    random row of the stream achieved. The last G of the O observation columns hold the goal, normalised by `mean`
-    and `std` (G,). Reward and termination follow from the distance to the new goal.
-    """
-    U, S, B, WO = out.shape
-    K, capacity, W = rows.shape
-    G = len(mean)
-    flat, to = rows.reshape(K * capacity * W), out.reshape(U * S * B * WO)
-    wide, recorded = O + A, W - A - G
-    chosen, goal = np.empty((3, B), np.int64), np.empty(G, np.float32)
-    count = np.uint64(max(streams_per_seed, 1))
-    near, scale = np.float32(radius) * np.float32(radius), np.float32(1.0 / math.log(gamma))
-    rewards = np.float32(step_reward), np.float32(goal_reward)
-    for u in range(U):
-        for s in range(S):
-            key, first = stream(seeds[s], step0 + u), s * streams_per_seed
-            for t in range(begin[u], end[u] + 2 * _AHEAD):
-                if t < end[u]:
-                    k, i = _pick(key, t, 0, size, first, count)
-                    chosen[0, t], chosen[1, t] = k, i
-                    _ask(flat, (k * capacity + i) * W, W, n_step)
-                b = t - _AHEAD
-                if begin[u] <= b < end[u]:
-                    k, i = _settle(key, b, chosen[0, b], chosen[1, b], flat, rows.shape, size, first, count)
-                    left = np.int64(flat[(k * capacity + i) * W + LEFT])
-                    if left < 0:
-                        left = head[k] - i if head[k] > i else head[k] - i + capacity
-                    at = _goal_place(key, b, i, left, size[k], capacity, own, future, scale)
-                    chosen[0, b], chosen[1, b], chosen[2, b] = k, i, at
-                    prefetch(flat, (k * capacity + at) * W + HEADER)
-                b -= _AHEAD
-                if b >= begin[u]:
-                    k, i, at = chosen[0, b], chosen[1, b], chosen[2, b]
-                    x, y = (k * capacity + i) * W, ((u * S + s) * B + b) * WO
-                    for g in range(G):
-                        if at < 0:
-                            goal[g] = flat[x + recorded + g] * std[g] + mean[g]
-                        else:
-                            goal[g] = flat[(k * capacity + at) * W + HEADER + g]
-                    reward, discount, z = _walk_to_goal(
-                        flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
-                    )
-                    _write(to, y, flat, x, z, W, wide, reward, discount)
-                    for g in range(G):
-                        normal = (goal[g] - mean[g]) / std[g]
-                        to[y + O - G + g] = to[y + wide + O - G + g] = normal
+                    write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
+                    copy(to, y + 2 * (O + chunk * A) + 3, to, y + O - G, G)
+    return missing
 
 
 @kernel

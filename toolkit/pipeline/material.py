@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +77,12 @@ def restore_state(tensors: dict[str, torch.Tensor], agent: Agent[Any], seeds: in
 
 
 def prepare(
-    card: TaskCard, dataset: Path | None, agent: Agent[Any], gamma: float, earlier: Trained | None = None
-) -> Material:
+    card: TaskCard, dataset: Path | None, agent: Agent[Any], gamma: float, earlier: Trained | None = None,
+    whole: bool = False,
+) -> Material:  # fmt: skip
     """Read the recording under the task's rule; normaliser and far starts are the `earlier` stage's where there is one.
 
+    For goals drawn anew episodes stay `whole`, and goals are scaled as the positions that they are drawn from.
     Raises ToolkitError where the recording has errors, or the agent keeps no episode.
     """
     if dataset is None:
@@ -89,8 +91,9 @@ def prepare(
         return Material(*(earlier.normalizer, earlier.far_starts) if earlier else (normalizer, []), None, 0)
     imported = import_minari(dataset)
     findings = tuple(check(imported, card))
-    episodes = relabel(card, checked(imported))
-    normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(episodes))
+    episodes = relabel(card, checked(imported), whole)
+    drawn = replace(episodes, desired=episodes.achieved) if whole else episodes
+    normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(drawn))
     far = earlier.far_starts if earlier else far_starts(card, episodes)
     kept = episodes.select(_kept(agent, episodes))
     if not len(kept):

@@ -19,6 +19,7 @@ from toolkit.controllers import Recipe, load_recipe
 from toolkit.learner import stack
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.estimate import planned_updates
+from toolkit.pipeline.goals import check_goals
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.material import make_agent, task_sizes
 from toolkit.pipeline.seam import carry
@@ -57,6 +58,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     _check_task(made)
     _check_starts(made)
     _check_agents(made, sizes)
+    _check_goals(made, sizes)
     _check_seams(made, sizes)
     _check_rollouts(made)
     return made
@@ -173,6 +175,13 @@ def _unfit(agent: type[Agent[Any]], stage: TrainingStage, sizes: Spec) -> str:
     if agent.goals and not sizes.goal_dim:
         return "needs to see the goal, and this task does not show it (goal.observed: false)"
     return ""
+
+
+def _check_goals(made: Plan, sizes: Spec) -> None:
+    """Goals can be drawn anew only where the policy sees them."""
+    for name, stage in made.spec.stages.items():
+        if isinstance(stage, OfflineStage | OnlineStage):
+            check_goals(made.card, name, stage, make_agent(stage.agent, stage.config, sizes))
 
 
 def _check_seams(made: Plan, sizes: Spec) -> None:

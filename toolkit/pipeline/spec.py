@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from toolkit.agents import CONFIGS
 from toolkit.config import Discount, Seed, Share, Strict
+from toolkit.pipeline.relabelling import RelabelGoals
 
 T = TypeVar("T")
 
@@ -91,7 +92,9 @@ class _Training(Strict):
     gamma: Discount = 0.99
     """Discount per environment step."""
     n_step: PositiveInt = 1
-    """Rewards added up before the value of the state that follows is trusted."""
+    """Rewards added up before the value of the state that follows is trusted; with config.chunk it is the chunk."""
+    relabel: RelabelGoals | None = None
+    """Goals drawn anew, on tasks that show their goal; null keeps the recorded ones."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Course of the learning rate over this stage."""
     log_every: PositiveInt = 500

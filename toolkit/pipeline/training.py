@@ -16,6 +16,7 @@ from toolkit.log import read_metrics
 from toolkit.on_policy import OnPolicyPlan, on_policy_loop
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.estimate import planned_updates
+from toolkit.pipeline.goals import goal_rule
 from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state, task_sizes
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
@@ -41,7 +42,8 @@ Loop = Callable[[Hooks], None]  # an online loop with all it works on, begun or 
 def run_offline(context: Context, name: str, stage: OfflineStage, found: Found | None) -> Json:
     """Train on the recording; the stage's result. `found` is the checkpoint to go on from."""
     agent = stage_agent(context, stage)
-    material = prepare(context.plan.card, _dataset(context, name), agent, stage.gamma)
+    card, whole = context.plan.card, stage.relabel is not None
+    material = prepare(card, _dataset(context, name), agent, stage.gamma, whole=whole)
     assert material.replay is not None
     for rule, finding in {finding.rule: finding for finding in reversed(material.findings)}.items():
         context.console.note(f"{name}: the data: {finding} ({rule}; all: toolkit data validate)")
@@ -54,6 +56,7 @@ def run_offline(context: Context, name: str, stage: OfflineStage, found: Found |
         lr_schedule=stage.lr_schedule,
         log_every=stage.log_every,
         eval_every=stage.eval_every or stage.updates,
+        relabel=goal_rule(card, stage, agent),
     )
 
     def snapshot(step: int) -> Saved:
@@ -73,8 +76,8 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     earlier = None
     if stage.start and isinstance(source, OfflineStage):
         earlier = load_trained(context.checkpoint(stage.start), stage_agent(context, source), context.seeds)
-    card = context.plan.card
-    material = prepare(card, _dataset(context, name), agent, stage.gamma, earlier)
+    card, whole = context.plan.card, stage.relabel is not None
+    material = prepare(card, _dataset(context, name), agent, stage.gamma, earlier, whole)
     learner = Learner(agent, context.seeds, planned_updates(stage, card), stage.compile, stage.precision)
     if earlier is not None:
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
@@ -132,6 +135,7 @@ def _off_policy(
         log_every=stage.log_every,
         eval_steps=evaluation_steps(stage),
         offline_share=offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0),
+        relabel=goal_rule(card, stage, learner.agent),
     )
     return ring, partial(online_loop, learner, data, practice, ring, plan)
 

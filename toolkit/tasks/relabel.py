@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from toolkit.tasks.card import TaskCard
-from toolkit.types import Episodes, ToolkitError
+from toolkit.types import BoolArray, Episodes, ToolkitError
 
 
-def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
+def relabel(card: TaskCard, episodes: Episodes, whole: bool = False) -> Episodes:
     """The same motion as episodes of the card's task.
 
     A task that takes the simulator's own reward takes the recording as it is. Of others a fixed goal replaces the
     recorded one, and a task whose every episode has its own keeps it. An episode ends (`terminated`) on the
     step that enters the goal's radius; what follows starts a new episode at its first row outside. An episode that
     never gets there ends where its recording did (`truncated`). Nothing else survives of recorded rewards and flags.
+    With `whole` every episode stays as it was recorded, through the goal and beyond, for goals to be drawn anew: it is
+    `terminated` where it ends inside.
     Raises ToolkitError where the data has no goal to go by.
     """
     goal, own = card.goal_xy, card.reward.rule == "env"
@@ -25,6 +29,8 @@ def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
         return episodes
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
     inside = card.reached(episodes.achieved, desired)  # (R,)
+    if whole:
+        return _whole(card, replace(episodes, desired=np.ascontiguousarray(desired)), inside)
 
     first, last = np.zeros_like(inside), np.zeros_like(inside)
     first[episodes.starts[:-1]] = True
@@ -56,3 +62,12 @@ def relabel(card: TaskCard, episodes: Episodes) -> Episodes:
         truncated=truncated,
         starts=starts,
     )
+
+
+def _whole(card: TaskCard, episodes: Episodes, inside: BoolArray) -> Episodes:
+    """Reward and flags by the card's rule, no episode cut; `inside` (R,) says which rows are at the goal."""
+    final = episodes.starts[1:] - 1
+    reward = np.where(np.roll(inside, -1), card.reward.success, card.reward.step).astype(np.float32)
+    terminated, truncated = np.zeros_like(inside), np.zeros_like(inside)
+    reward[final], terminated[final - 1], truncated[final - 1] = 0.0, inside[final], ~inside[final]
+    return replace(episodes, reward=reward, terminated=terminated, truncated=truncated)

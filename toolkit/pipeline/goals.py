@@ -1,0 +1,50 @@
+"""Goals drawn anew in a training stage: what the file's setting means for a task, and where it cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolkit.agents import Agent
+from toolkit.data.replay import Goals, Relabel
+from toolkit.pipeline.relabelling import GoalShares
+from toolkit.pipeline.spec import TrainingStage
+from toolkit.tasks import TaskCard
+from toolkit.types import ToolkitError
+
+
+def goal_rule(card: TaskCard, stage: TrainingStage, agent: Agent[Any]) -> Relabel | None:
+    """How a stage's batches draw goals, in the card's units; None where every transition keeps its recorded one.
+
+    Waypoints are drawn with the goals, so an agent that needs them gets its recorded goals by the same way.
+    """
+    if stage.relabel is None and not agent.waypoint_steps:
+        return None
+    value, policy = Goals(own=1.0), None
+    if stage.relabel is not None:
+        value = _goals(stage.relabel.value)
+        policy = _goals(stage.relabel.policy) if stage.relabel.policy else None
+    return Relabel(value, card.goal.radius, card.reward.step, card.reward.success, policy)
+
+
+def _goals(shares: GoalShares) -> Goals:
+    return Goals(shares.own, shares.current, shares.future, shares.distance == "uniform")
+
+
+def check_goals(card: TaskCard, name: str, stage: TrainingStage, agent: Agent[Any]) -> None:
+    """Raise ToolkitError where a stage needs goals that the task does not show, or returns that know only others."""
+    if not card.goal.observed:
+        if stage.relabel is not None:
+            raise ToolkitError(
+                f"{name}.relabel: expected null, because the policy of task {card.name} does not see its goal; "
+                "to draw goals anew take a task that shows it, such as pointmaze-medium-gc"
+            )
+        if agent.waypoint_steps or agent.goals:
+            raise ToolkitError(
+                f"{name}.agent: {stage.agent} needs a task that shows its goal, such as pointmaze-medium-gc; "
+                f"{card.name} does not"
+            )
+    if stage.relabel is not None and "mc_return" in agent.needs:
+        raise ToolkitError(
+            f"{name}.relabel: expected null, because {stage.agent} reads the recorded returns, which know nothing of "
+            "goals drawn anew"
+        )
