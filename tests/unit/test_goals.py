@@ -29,6 +29,8 @@ stages:
           final_episodes: 2, relabel: {policy: {future: 0.5}}}
   her: {kind: online, agent: sac, start: gciql, env_steps: 60, batch_size: 32, config: {hidden: [16]}, compile: "off",
         final_episodes: 2, relabel: {value: {own: 0.2, current: 0, future: 0.8}}}
+  hiql: {kind: offline, agent: hiql, updates: 40, batch_size: 32, config: {hidden: [16]}, compile: "off",
+         final_episodes: 2, relabel: {policy: {}}}
 """
 
 
@@ -62,7 +64,9 @@ def test_a_pipeline_that_draws_goals(file: Path, tmp_path: Path) -> None:
 
 
 def test_refused_where_the_goal_is_not_seen(file: Path) -> None:
-    with pytest.raises(ToolkitError, match=r"gcbc\.relabel: expected null, .* pointmaze-umaze does not see its goal"):
+    with pytest.raises(
+        ToolkitError, match=r"gcbc\.relabel: expected null, .* shows its goal .*; pointmaze-umaze does not"
+    ):
         make_plan(file, ["task=pointmaze-umaze"])
 
 
@@ -74,7 +78,7 @@ def test_refused_to_agents_that_read_recorded_returns(file: Path, monkeypatch: p
 
 def test_waypoints_need_a_goal_that_is_seen(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AGENTS["iql"], "waypoint_steps", 5)
-    plain = [f"{stage}.relabel=null" for stage in ("gcbc", "gciql", "her")]
+    plain = [f"{stage}.relabel=null" for stage in ("gcbc", "gciql", "her", "hiql")]
     with pytest.raises(ToolkitError, match=r"gciql\.agent: iql needs a task that shows its goal"):
         make_plan(file, ["task=pointmaze-umaze", *plain])
     plan = make_plan(file, plain)

@@ -32,17 +32,12 @@ def _goals(shares: GoalShares) -> Goals:
 
 def check_goals(card: TaskCard, name: str, stage: TrainingStage, agent: Agent[Any]) -> None:
     """Raise ToolkitError where a stage needs goals that the task does not show, or returns that know only others."""
-    if not card.goal.observed:
+    shows = f"a task that shows its goal under reward.rule sparse, such as pointmaze-medium-gc; {card.name} does not"
+    if not card.goal.observed or card.reward.rule != "sparse":
         if stage.relabel is not None:
-            raise ToolkitError(
-                f"{name}.relabel: expected null, because the policy of task {card.name} does not see its goal; "
-                "to draw goals anew take a task that shows it, such as pointmaze-medium-gc"
-            )
-        if agent.waypoint_steps or agent.goals:
-            raise ToolkitError(
-                f"{name}.agent: {stage.agent} needs a task that shows its goal, such as pointmaze-medium-gc; "
-                f"{card.name} does not"
-            )
+            raise ToolkitError(f"{name}.relabel: expected null, because goals can be drawn anew only on {shows}")
+        if agent.waypoint_steps or (agent.goals and not card.goal.observed):
+            raise ToolkitError(f"{name}.agent: {stage.agent} needs {shows}")
     if stage.relabel is not None and "mc_return" in agent.needs:
         raise ToolkitError(
             f"{name}.relabel: expected null, because {stage.agent} reads the recorded returns, which know nothing of "

@@ -67,7 +67,7 @@ def relabel(card: TaskCard, episodes: Episodes, whole: bool = False) -> Episodes
 def _whole(card: TaskCard, episodes: Episodes, inside: BoolArray) -> Episodes:
     """Reward and flags by the card's rule, no episode cut; `inside` (R,) says which rows are at the goal."""
     final = episodes.starts[1:] - 1
-    reward = np.where(np.roll(inside, -1), card.reward.success, card.reward.step).astype(np.float32)
+    reward = np.roll(card.pay(episodes.achieved, episodes.desired), -1)
     terminated, truncated = np.zeros_like(inside), np.zeros_like(inside)
     reward[final], terminated[final - 1], truncated[final - 1] = 0.0, inside[final], ~inside[final]
     return replace(episodes, reward=reward, terminated=terminated, truncated=truncated)
