@@ -67,7 +67,7 @@ def test_refused_where_the_goal_is_not_seen(file: Path) -> None:
     with pytest.raises(
         ToolkitError, match=r"gcbc\.relabel: expected null, .* shows its goal .*; pointmaze-umaze does not"
     ):
-        make_plan(file, ["task=pointmaze-umaze"])
+        make_plan(file, ["task=pointmaze-umaze", "hiql.agent=bc"])
 
 
 def test_refused_to_agents_that_read_recorded_returns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_waypoints_need_a_goal_that_is_seen(file: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(AGENTS["iql"], "waypoint_steps", 5)
     plain = [f"{stage}.relabel=null" for stage in ("gcbc", "gciql", "her", "hiql")]
     with pytest.raises(ToolkitError, match=r"gciql\.agent: iql needs a task that shows its goal"):
-        make_plan(file, ["task=pointmaze-umaze", *plain])
+        make_plan(file, ["task=pointmaze-umaze", "hiql.agent=bc", *plain])
     plan = make_plan(file, plain)
     agent = AGENTS["iql"](AGENTS["iql"].Config(), make_env(CARD).sizes)
     assert goal_rule(plan.card, plan.spec.stages["gciql"], agent) == Relabel(Goals(own=1.0), 0.45, -1.0, 0.0)

@@ -36,7 +36,7 @@ def check_goals(card: TaskCard, name: str, stage: TrainingStage, agent: Agent[An
     if not card.goal.observed or card.reward.rule != "sparse":
         if stage.relabel is not None:
             raise ToolkitError(f"{name}.relabel: expected null, because goals can be drawn anew only on {shows}")
-        if agent.waypoint_steps or (agent.goals and not card.goal.observed):
+        if agent.waypoint_steps:
             raise ToolkitError(f"{name}.agent: {stage.agent} needs {shows}")
     if stage.relabel is not None and "mc_return" in agent.needs:
         raise ToolkitError(
