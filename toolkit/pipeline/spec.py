@@ -92,7 +92,7 @@ class _Training(Strict):
     gamma: Discount = 0.99
     """Discount per environment step."""
     n_step: PositiveInt = 1
-    """Rewards added up before the value of the state that follows is trusted; with config.chunk it is the chunk."""
+    """Rewards added up before the value of the state that follows is trusted."""
     relabel: RelabelGoals | None = None
     """Goals drawn anew, on tasks that show their goal; null keeps the recorded ones."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
