@@ -228,7 +228,7 @@ def online_loop(
         t = practice.step(learner)
         push(
             ring, t.obs, t.action, t.reward, t.next_obs, t.achieved, t.next_achieved, t.terminated, t.truncated,
-            plan.gamma, practice.pool.card.reward.worst(plan.gamma),
+            plan.gamma, practice.pool.card.cut_value(plan.gamma),
         )  # fmt: skip
         step = practice.env_step
         if step > plan.warmup_steps:

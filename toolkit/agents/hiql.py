@@ -42,7 +42,7 @@ class HIQL(Agent[HIQLState]):
 
     Config = HIQLConfig
     cfg: HIQLConfig
-    summary = "goals, offline and online; stitches far: one level proposes waypoints, one walks to them"
+    summary = "stitches far: one level proposes waypoints, one walks to them"
     goals = True
     needs = frozenset({"waypoint"})
 

@@ -207,38 +207,38 @@ class Reinforce(PolicyGradient):
     """Rung 1: the return itself."""
 
     Config = ReinforceConfig
-    summary = "online, on-policy; the plainest policy gradient, of high variance; to learn from, not for results"
+    summary = "on-policy; the plainest policy gradient, of high variance; to learn from, not for results"
 
 
 class ReinforceBaseline(PolicyGradient):
     """Rung 2: the return against the mean one."""
 
     Config = ReinforceBaselineConfig
-    summary = "online, on-policy; REINFORCE against the mean return: the same gradient with less variance"
+    summary = "on-policy; REINFORCE against the mean return: the same gradient with less variance"
 
 
 class ActorCriticMC(PolicyGradient):
     """Rung 3: the return against V fitted to returns."""
 
     Config = ActorCriticMCConfig
-    summary = "online, on-policy; actor-critic whose V learns from whole returns: no bias, more variance"
+    summary = "on-policy; actor-critic whose V learns from whole returns: no bias, more variance"
 
 
 class ActorCriticTD(PolicyGradient):
     """Rung 4: one step against V fitted to one step and V."""
 
     Config = ActorCriticTDConfig
-    summary = "online, on-policy; actor-critic whose V learns from itself one step on: biased, less variance"
+    summary = "on-policy; actor-critic whose V learns from itself one step on: biased, less variance"
 
 
 class ActorCriticQ(PolicyGradient):
     """Rung 5: Q fitted to one step and Q."""
 
     Config = ActorCriticQConfig
-    summary = "online, on-policy; actor-critic with Q by temporal differences: the step to SAC"
+    summary = "on-policy; actor-critic with Q by temporal differences: the step to SAC"
 
 
 class GAE(PolicyGradient):
     """Rung 6: between Monte Carlo and one step."""
 
-    summary = "online, on-policy; between whole returns and one step by gae_lambda: the one of these to use"
+    summary = "on-policy; between whole returns and one step by gae_lambda: the one of these to use"

@@ -45,7 +45,7 @@ class QRL(Agent[QRLState]):
 
     Config = QRLConfig
     cfg: QRLConfig
-    summary = "goals; distances that keep the triangle inequality; proven on open ground, not yet in walled mazes"
+    summary = "distances that keep the triangle inequality; proven on open ground, not yet in walled mazes"
     goals = True
     needs = frozenset({"waypoint"})
 

@@ -98,7 +98,7 @@ def prepare(
     kept = episodes.select(_kept(agent, episodes))
     if not len(kept):
         raise ToolkitError(f"{dataset}: of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
-    replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.reward.worst(gamma))
+    replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.cut_value(gamma))
     return Material(normalizer, far, replay, len(kept), findings)
 
 

@@ -53,10 +53,10 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
             block["config"] = dump(CONFIGS[block["agent"]].model_validate(block["config"]))
     inputs = {row.stage: row.inputs for row in plan(spec)}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
-    sizes = task_sizes(card)
     _check_recordings(made)
     _check_task(made)
     _check_starts(made)
+    sizes = task_sizes(card)
     _check_agents(made, sizes)
     _check_goals(made, sizes)
     _check_seams(made, sizes)

@@ -45,15 +45,10 @@ def _return_range(plan: Plan) -> list[float] | None:
 
     None where the simulator pays.
     """
-    reward = plan.card.reward
-    if reward.rule == "env":
-        return None
     stages = plan.spec.stages.values()
     gamma = max((stage.gamma for stage in stages if isinstance(stage, OfflineStage | OnlineStage)), default=0.0)
-    steps = 1.0 / (1.0 - gamma) if gamma < 1.0 else float(plan.card.max_episode_steps)
-    bonus = 1.0 if reward.rule == "dense" else 0.0  # exp(-distance) at most
-    least, most = reward.step, reward.step + bonus
-    return [min(least * steps, least, reward.success), max(most * steps, most, reward.success + bonus)]
+    found = plan.card.return_range(gamma)
+    return list(found) if found else None
 
 
 def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:

@@ -62,10 +62,6 @@ class Reward(Strict):
     success: float = 0.0
     """For sparse and dense."""
 
-    def worst(self, gamma: float) -> float:
-        """The lowest discounted return there is: never to arrive, or to do so at once."""
-        return min(self.step / (1.0 - gamma), self.success)
-
 
 class TaskCard(Strict):
     """A task, as a file in `envs/` describes it."""
@@ -140,6 +136,21 @@ class TaskCard(Strict):
         if self.reward.rule == "dense":
             reward = reward + np.exp(-np.sqrt(_squared_distance(achieved, desired)))
         return reward
+
+    def return_range(self, gamma: float) -> tuple[float, float] | None:
+        """Lowest and highest discounted return that the rewards allow; None where the simulator pays."""
+        reward = self.reward
+        if reward.rule == "env":
+            return None
+        steps = 1.0 / (1.0 - gamma) if gamma < 1.0 else float(self.max_episode_steps)
+        bonus = 1.0 if reward.rule == "dense" else 0.0  # exp(-distance) at most
+        least, most = reward.step, reward.step + bonus
+        return min(least * steps, least, reward.success), max(most * steps, most, reward.success + bonus)
+
+    def cut_value(self, gamma: float) -> float:
+        """What a Monte Carlo return counts after a time limit: the worst that can follow; 0 where that is not known."""
+        found = self.return_range(gamma)
+        return found[0] if found else 0.0
 
     def policy_input(self, observation: dict[str, npt.NDArray[Any]]) -> FloatArray:
         """What the policy sees of a Dict observation, (..., O): the state, then the goal where it is observed."""
