@@ -282,7 +282,8 @@ class Line:
         self.lanes, self.discrete = lanes, discrete
         self.card = SimpleNamespace(reward=SimpleNamespace(step=0.0))
         self.inputs, self.achieved = np.zeros((lanes, 2), np.float32), np.zeros((lanes, 0), np.float32)
-        self.reward, self.steps = np.zeros(lanes, np.float32), np.zeros(lanes, np.int64)
+        self.reward, self.total = np.zeros(lanes, np.float32), np.zeros(lanes)
+        self.steps = np.zeros(lanes, np.int64)
         self.terminated, self.truncated, self.is_success = (np.zeros(lanes, np.bool_) for _ in range(3))
 
     def __len__(self) -> int:
@@ -290,13 +291,14 @@ class Line:
 
     def reset(self, lane: int, seed: int) -> None:
         self.inputs[lane] = np.random.default_rng(seed).uniform(-1, 1), 1.0
-        self.truncated[lane], self.steps[lane] = False, 0
+        self.truncated[lane], self.total[lane], self.steps[lane] = False, 0.0, 0
 
     def step(self, actions: FloatArray, active: Any = None) -> None:
         on = np.ones(self.lanes, np.bool_) if active is None else active
         force = actions[:, 1] - actions[:, 0] if self.discrete else actions[:, 0]
         self.inputs[on, 0] = (self.inputs[:, 0] + 0.3 * force)[on].clip(-2, 2)
         self.reward[on] = -(self.inputs[on, 0] ** 2)
+        self.total[on] += self.reward[on]
         self.steps[on] += 1
         self.truncated[on] = self.steps[on] == 16
 
