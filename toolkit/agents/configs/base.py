@@ -1,0 +1,22 @@
+"""Hyper-parameters common to all agents."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+Polyak = Annotated[float, Field(gt=0, le=1)]
+
+
+class AgentConfig(BaseModel):
+    """Hyper-parameters common to all agents; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    on_policy: ClassVar[bool] = False
+    """Whether it learns from what its present policy has just done, and from nothing else."""
+
+    hidden: tuple[PositiveInt, ...] = (256, 256)
+    """Widths of the hidden layers of every network."""
+    lr: PositiveFloat = 3e-4
+    """Learning rate of every network that has none of its own."""
