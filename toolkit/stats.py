@@ -10,7 +10,7 @@ a fixed key: the same scores give the same interval on every run. All intervals 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -208,6 +208,19 @@ def paired(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Json:
     p = float((np.abs(flips @ gap) >= abs(gap.sum()) - 1e-9).mean())
     least = 2.0 / len(flips) if count <= EXACT else 1.0 / len(flips)
     return {"difference": mean, "ci95": [mean - half, mean + half], "p": p, "least_p": least, "seeds": count}
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """The p of several tests, each corrected so that one below 0.05 among them is by chance at most once in 20 times.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure": the smallest p counts as many times as there
+    are tests, the next once less, and none becomes smaller than one before it. In the order given.
+    """
+    corrected, least = [0.0] * len(p), 0.0
+    for rank, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        corrected[place] = least
+    return corrected
 
 
 def _by_task(scores: npt.ArrayLike) -> Numbers:

@@ -13,6 +13,8 @@ from browser import Browser, find_browser  # noqa: E402
 from report_fixture import write_run  # noqa: E402
 
 from toolkit.report import write_report  # noqa: E402
+from toolkit.report.compare import compare_runs  # noqa: E402
+from toolkit.report.index import report  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     find_browser() is None, reason="no Chromium on the PATH: apt-get install chromium (CI installs it)"
@@ -91,6 +93,53 @@ def test_hover_and_keys_show_values(browser: Browser, page: Path) -> None:
     assert browser.evaluate(tip)[1].startswith("5,000 gradient steps")
     browser.press("Escape")
     assert browser.evaluate(tip)[0] == "hidden"
+    assert browser.errors == []
+
+
+def test_a_maze_can_be_looked_at_closer(browser: Browser, page: Path) -> None:
+    browser.open(page, 1440)
+    box = "document.querySelector('svg.maze').getAttribute('viewBox').split(' ').map(Number)"
+    x, y, width, height = browser.evaluate(box)
+    browser.evaluate("document.querySelector('.zoom button').click()")
+    closer = browser.evaluate(box)
+    assert closer[2:] == pytest.approx([width / 1.6, height / 1.6])
+    assert closer[0] + closer[2] / 2 == pytest.approx(x + width / 2)
+    browser.evaluate("document.querySelector('svg.maze').closest('figure').focus()")
+    for _ in range(9):
+        browser.press("ArrowRight")
+    assert browser.evaluate(box)[0] == pytest.approx(x + width - width / 1.6)  # not beyond the edge
+    browser.press("0")
+    assert browser.evaluate(box) == [x, y, width, height]
+    for _ in range(9):
+        browser.press("+")
+    assert browser.evaluate(box)[2] == pytest.approx(width / 8)
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_other_pages_fit_too(browser: Browser, tmp_path: Path, width: int) -> None:
+    """The index of a folder of runs, and runs side by side; names are text, links lead to reports."""
+    for name in ("<script>document.title='attacked'</script>", "b&b " + "a-long-name-" * 8):
+        (tmp_path / name.replace("/", "_")).mkdir()
+        write_report(write_run(tmp_path / name.replace("/", "_"), name=name))
+    runs = [path for path in tmp_path.iterdir() if path.is_dir()]
+    index, side = Path(report(tmp_path)["report"]), tmp_path / "side.html"
+    compare_runs(runs, side)
+    browser.requests.clear()
+    for page in (index, side):
+        browser.open(page, width)
+        assert browser.evaluate("document.documentElement.scrollWidth") == width
+        assert browser.evaluate("document.title") in (f"Runs in {tmp_path.name}", "Comparison, pointmaze-medium")
+        flat = "[...document.querySelectorAll('figure svg')].filter(e => e.getBoundingClientRect().height < 60).length"
+        assert browser.evaluate(flat) == 0
+        assert browser.evaluate("document.body.innerText").count("<script>") > 0  # shown, not run
+    assert set(browser.requests) == {index.as_uri(), side.as_uri()}
+    browser.evaluate("document.querySelector('#learning figure.chart').focus()")
+    browser.press("End")
+    assert "5,000 gradient steps" in browser.evaluate("document.querySelector('#learning .tip').innerText")
+    browser.open(index, width)
+    links = browser.evaluate("[...document.querySelectorAll('a')].map(a => a.href)")
+    assert sorted(links) == sorted((run / "report.html").as_uri() for run in runs)
     assert browser.errors == []
 
 

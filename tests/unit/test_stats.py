@@ -11,6 +11,7 @@ import pytest
 
 from toolkit.stats import (
     bootstrap_ci,
+    holm,
     iqm,
     optimality_gap,
     paired,
@@ -166,3 +167,9 @@ def test_paired() -> None:
 def test_outcomes_that_no_one_knows() -> None:
     nothing = {"iqm": None, "ci95": [None, None], "per_seed": [None, None], "episodes": 4}
     assert success_summary(np.full((2, 4), np.nan)) == nothing
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing but a browser (level 4)."""
+"""Pages that need nothing but a browser: of a run, of several side by side, of a folder of them (level 4)."""
 
 from toolkit.report.page import write_report
 

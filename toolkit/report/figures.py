@@ -35,25 +35,29 @@ def score_figure(run: Run) -> Figure | None:
     rows += [
         (stage.name, stage.score, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.score
     ]
+    return score_rows(run.measure.capitalize(), rows, run.measure)
+
+
+def score_rows(title: str, rows: Sequence[tuple[str, Score, int]], measure: str) -> Figure | None:
+    """Label, score and colour in a row each; None where there is no row."""
     if not rows:
         return None
     gap, top = 38, 8
     x, show = Axis(0, 1, 142, WIDTH - 58), rate
-    if run.measure == "return":
+    if measure == "return":
         everything = [[score.iqm, score.low, score.high, *score.per_seed] for _, score, _ in rows]
         x, show = value_axis(np.concatenate(everything), 142, WIDTH - 58), number
     bottom = top + gap * len(rows)
     parts = []
-    for tick in (0, 0.25, 0.5, 0.75, 1) if run.measure == "success" else x.ticks():
+    for tick in (0, 0.25, 0.5, 0.75, 1) if measure == "success" else x.ticks():
         parts.append(tag("line", class_="grid", x1=x.at(tick), x2=x.at(tick), y1=top, y2=bottom))
         parts.append(tag("text", tick_label(tick), x=x.at(tick), y=bottom + 17, text_anchor="middle"))
     for place, (name, score, colour) in enumerate(rows):
         parts.append(_score_row(name, score, colour, x, top + gap * (place + 0.5), show(score.iqm)))
     words = "; ".join(f"{name} {show(score.iqm)}" for name, score, _ in rows)
     box = f"0 0 {WIDTH} {bottom + 24}"
-    svg = tag("svg", *parts, viewBox=box, role="img", aria_label=f"{run.measure.capitalize()}: {words}")
-    caption = "Interquartile mean, 95 % interval and each seed (small circles)."
-    return Figure(run.measure.capitalize(), caption, svg)
+    svg = tag("svg", *parts, viewBox=box, role="img", aria_label=f"{title}: {words}")
+    return Figure(title, "Interquartile mean, 95 % interval and each seed (small circles).", svg)
 
 
 def _score_row(name: str, score: Score, colour: int, x: Axis, y: float, words: str) -> Markup:
@@ -79,7 +83,7 @@ def learning_figures(run: Run, metric: str, title: str) -> list[Figure]:
     for kind, unit in AXES.items():
         stages = run.curves(kind)
         caption = f"During {_listed([stage.name for stage in stages])}, against {unit}."
-        curves = [_curve(stage, metric, stage.name, colour) for stage, colour in _coloured(run, stages)]
+        curves = [stage_curve(stage, metric, stage.name, colour) for stage, colour in _coloured(run, stages)]
         figures.append(curve_figure(f"{title}, {kind}", caption, curves, unit, y_range))
     return [figure for figure in figures if figure]
 
@@ -89,7 +93,7 @@ def switch_figure(run: Run) -> Figure | None:
     stages = run.curves("online")
     if not stages:
         return None
-    curve = _curve(stages[0], "eval/success", stages[0].name, 1).until(SWITCH_STEPS)
+    curve = stage_curve(stages[0], "eval/success", stages[0].name, 1).until(SWITCH_STEPS)
     if len(curve.steps) < 2 or not np.isfinite(curve.values).any():
         return None
     before = real(run.switch.get("before"))
@@ -159,12 +163,12 @@ def value_figures(run: Run) -> list[Figure]:
     for kind, unit in AXES.items():
         for stage, colour in _coloured(run, run.curves(kind)):
             caption = f"During {stage.name}" + (f" ({stage.agent})." if stage.agent not in ("", stage.name) else ".")
-            below = _curve(stage, "q_below_return", "", 1)
+            below = stage_curve(stage, "q_below_return", "", 1)
             if len(below.steps) and math.isfinite(below.mean[-1]):
                 share = f"{100 * below.mean[-1]:.0f} %"
                 caption += f" In the last evaluation Q lay below the true return for {share} of the episodes."
-            curves = [_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
-            policy = _curve(stage, "q_policy", stage.name, colour)
+            curves = [stage_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
+            policy = stage_curve(stage, "q_policy", stage.name, colour)
             if kind == "offline" and np.isfinite(policy.values).any():
                 policies.append(policy)
             if any(np.isfinite(curve.values).any() for curve in curves[:-1]):
@@ -196,7 +200,7 @@ def loss_figures(run: Run) -> list[Figure]:
         for stage, _ in _coloured(run, run.curves(kind)):
             names = sorted({name for row in stage.rows for name in row if name.startswith("loss/")})
             for name in names:
-                curve = _curve(stage, name, stage.name, 2)
+                curve = stage_curve(stage, name, stage.name, 2)
                 figures.append(curve_figure(f"{name.removeprefix('loss/')} loss, {stage.name}", "", [curve], unit))
     return [figure for figure in figures if figure]
 
@@ -209,7 +213,8 @@ def _coloured(run: Run, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
     return [(stage, colours[stage.name]) for stage in stages]
 
 
-def _curve(stage: Stage, metric: str, name: str, colour: int) -> Curve:
+def stage_curve(stage: Stage, metric: str, name: str, colour: int) -> Curve:
+    """One metric of a stage, under a name and in a colour of the page."""
     steps, values = series(stage.rows, metric)
     return Curve(name, colour, _floats(steps), values, (0.0, 1.0) if metric == "eval/success" else NO_LIMITS)
 

@@ -71,3 +71,63 @@ for (const figure of document.querySelectorAll("figure.chart")) {
     show(to);
   });
 }
+// A closer look at every maze: buttons, dragging, and the keys + - 0 and arrows.
+for (const svg of document.querySelectorAll("svg.maze")) {
+  const figure = svg.closest("figure");
+  const { x, y, width, height } = svg.viewBox.baseVal;
+  const view = { x, y, scale: 1 };
+  const tools = document.createElement("div");
+  const draw = () => {
+    const room = 1 - 1 / view.scale;
+    view.x = Math.max(x, Math.min(x + width * room, view.x));
+    view.y = Math.max(y, Math.min(y + height * room, view.y));
+    svg.setAttribute("viewBox", `${view.x} ${view.y} ${width / view.scale} ${height / view.scale}`);
+    svg.style.cursor = view.scale > 1 ? "grab" : "";
+    svg.style.touchAction = view.scale > 1 ? "none" : "";
+  };
+  const zoom = (factor) => {
+    const [middle, centre] = [view.x + width / view.scale / 2, view.y + height / view.scale / 2];
+    view.scale = Math.max(1, Math.min(8, view.scale * factor));
+    view.x = middle - width / view.scale / 2;
+    view.y = centre - height / view.scale / 2;
+    draw();
+  };
+  const move = (right, down) => {
+    view.x += right * width / view.scale;
+    view.y += down * height / view.scale;
+    draw();
+  };
+  for (const [sign, words, act] of [["+", "Closer", () => zoom(1.6)], ["−", "Farther", () => zoom(1 / 1.6)], ["⤢", "Whole maze", () => zoom(0)]]) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = sign;
+    button.setAttribute("aria-label", words);
+    button.addEventListener("click", act);
+    tools.append(button);
+  }
+  tools.className = "zoom";
+  figure.append(tools);
+  figure.tabIndex = 0;
+  figure.addEventListener("keydown", (event) => {
+    const keys = {
+      "+": () => zoom(1.6), "=": () => zoom(1.6), "-": () => zoom(1 / 1.6), "0": () => zoom(0),
+      ArrowLeft: () => move(-0.2, 0), ArrowRight: () => move(0.2, 0), ArrowUp: () => move(0, -0.2), ArrowDown: () => move(0, 0.2),
+    };
+    if (!keys[event.key] || event.ctrlKey || event.metaKey || (event.key.startsWith("Arrow") && view.scale === 1)) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+  let held = null;
+  svg.addEventListener("pointerdown", (event) => {
+    if (view.scale === 1) return;
+    held = [event.clientX, event.clientY];
+    svg.setPointerCapture(event.pointerId);
+  });
+  svg.addEventListener("pointermove", (event) => {
+    if (!held) return;
+    const box = svg.getBoundingClientRect();
+    move((held[0] - event.clientX) / box.width, (held[1] - event.clientY) / box.height);
+    held = [event.clientX, event.clientY];
+  });
+  for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => { held = null; });
+}

@@ -40,6 +40,7 @@ class Stage:
     routes: Json | None
     pieces: Json | None
     stitching: Json | None
+    starts: str  # far or all, of its last evaluation; empty where unknown
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ class Run:
         return [stage for stage in self.stages if stage.kind == kind and stage.rows]
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder looks like that of a run."""
+    return (folder / "stages").is_dir() or (folder / "summary.json").is_file()
+
+
 def read_run(folder: Path) -> Run:
     """Read a run folder; ToolkitError where it is none, or a file in it is no JSON."""
     folder = Path(folder)
-    if not (folder / "stages").is_dir() and not (folder / "summary.json").is_file():
+    if not is_run(folder):
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, found neither")
     summary = _json(folder / "summary.json") or {}
     config = folder / "pipeline.yaml"
@@ -144,6 +150,7 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> 
         routes=_json(files / "routes.json"),
         pieces=_json(files / "pieces.json"),
         stitching=_json(files / "stitch.json"),
+        starts=str(planned.get("starts") or ""),
     )
 
 
