@@ -52,23 +52,22 @@ class Policy:
     """
 
     def __init__(self, tensors: Mapping[str, Leaf], meta: Json, seed: int = 0) -> None:
+        self.agent_name, self.agent, self.card = described(meta)
+        about = meta["policy"]
         try:
-            about = meta["policy"]
-            self.agent_name, self.seeds = str(about["agent"]), [int(s) for s in about["seeds"]]
+            self.seeds = [int(s) for s in about["seeds"]]
             self.far_starts: list[Cell] = [(int(row), int(col)) for row, col in about["far_starts"]]
-            cfg, spec, task = about["config"], Spec(**about["spec"]), about["task"]
-            kind = AGENTS[self.agent_name]
         except (KeyError, TypeError, ValueError) as error:
-            raise ToolkitError(f"this checkpoint holds no policy this version knows: {error!r}") from error
+            raise _unknown(error) from error
+        spec = self.agent.spec
         if not 0 <= seed < len(self.seeds):
             raise ToolkitError(f"seed {seed}: expected a position from 0 to {len(self.seeds) - 1}, of {self.seeds}")
-        self.card = _valid(TaskCard, task)
-        self.agent: Agent[Any] = kind(_valid(kind.Config, cfg), spec)
-        _check_sizes(self.agent, tensors)
         self.seed = seed
         # copies: aligned memory of torch's own, so that a product has the same bits wherever the tensors came from
         kept = {k: torch.as_tensor(v).detach().cpu().clone() for k, v in tensors.items() if k.startswith(STATE)}
-        self._state = checkpoint.unflatten({k[len(STATE) :]: v for k, v in kept.items()}, self._like())
+        fresh, seeds = fresh_state(self.agent, tensors), len(self.seeds)
+        like = torch.utils._pytree.tree_map(lambda leaf: leaf.expand(seeds, *leaf.shape), fresh)
+        self._state = checkpoint.unflatten({k[len(STATE) :]: v for k, v in kept.items()}, like)
         self.mean, self.std = (_vector(tensors, name, spec.obs_dim) for name in (MEAN, STD))
         self._meta = {"policy": about}
         self._one = _pick(self._state, seed)
@@ -77,6 +76,11 @@ class Policy:
     def __reduce__(self) -> tuple[Any, ...]:
         tensors = policy_tensors(self._state, self.mean, self.std)
         return Policy, ({name: np.asarray(leaf) for name, leaf in tensors.items()}, self._meta, self.seed)
+
+    @property
+    def state(self) -> Any:
+        """The agent's state of the seed that `predict` speaks for, without a seed axis."""
+        return torch.utils._pytree.tree_map(lambda leaf: leaf[0], self._one)
 
     @torch.no_grad()
     def act(self, inputs: FloatArray) -> FloatArray:
@@ -128,10 +132,26 @@ class Policy:
     def _normalise(self, inputs: FloatArray) -> torch.Tensor:
         return (torch.as_tensor(inputs) - self.mean) / self.std
 
-    def _like(self) -> Any:
-        """The shapes of the agent's state, stacked over the seeds."""
-        fresh = self.agent.init(torch.Generator().manual_seed(0))
-        return torch.utils._pytree.tree_map(lambda leaf: leaf.expand(len(self.seeds), *leaf.shape), fresh)
+
+def described(meta: Json) -> tuple[str, Agent[Any], TaskCard]:
+    """Name of the algorithm, agent and task in a checkpoint's meta data; ToolkitError for what this version lacks."""
+    try:
+        about = meta["policy"]
+        name, cfg, spec, task = str(about["agent"]), about["config"], Spec(**about["spec"]), about["task"]
+        kind = AGENTS[name]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unknown(error) from error
+    return name, kind(_valid(kind.Config, cfg), spec), _valid(TaskCard, task)
+
+
+def fresh_state(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> Any:
+    """A state of the agent's shapes, without a seed axis; ToolkitError where the tensors cannot be meant for it."""
+    _check_sizes(agent, tensors)
+    return agent.init(torch.Generator().manual_seed(0))
+
+
+def _unknown(error: Exception) -> ToolkitError:
+    return ToolkitError(f"this checkpoint holds no policy this version knows: {error!r}")
 
 
 def load_policy(run_or_checkpoint: str | Path, seed: int = 0) -> Policy:

@@ -39,7 +39,7 @@ from toolkit.types import Json, Spec, ToolkitError
 # Say how to work, not what comes out.
 _WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
 # Modules that change what a person sees, not what a stage leaves.
-_BESIDE = {"cli.py", "cli_data.py", "cli_measure.py", "command.py", "console", "report", "log.py"}
+_BESIDE = {"cli.py", "cli_data.py", "cli_measure.py", "command.py", "console", "export", "report", "log.py"}
 
 
 def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:

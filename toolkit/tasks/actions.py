@@ -29,6 +29,7 @@ class Scaled:
             raise ToolkitError(f"action space {bounds}: expected a Box of one axis with finite bounds, or Discrete")
         self.dim = self.control_dim = len(low)
         self.space = self.recorded = spaces.Box(-1.0, 1.0, bounds.shape, np.float32)
+        self.bounds = low.tolist(), high.tolist()  # what -1 and 1 stand for in the simulator
         self._middle, self._half = (high + low) / 2, (high - low) / 2
         self._unscaled = bool((self._middle == 0).all() and (self._half == 1).all())
 
