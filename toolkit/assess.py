@@ -9,16 +9,17 @@ from typing import Literal
 
 import numpy as np
 
+from toolkit import checkpoint
 from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
 from toolkit.maze import Cell
-from toolkit.policy import Policy, find_checkpoint, load_policy
+from toolkit.policy import Policy, find_checkpoint, load_policy, stage_names
 from toolkit.stats import success_ci
 from toolkit.types import Json, ToolkitError
 from toolkit.video import check_video, write_video
 
 Starts = Literal["far", "all"]
 
-FILMED = 4  # episodes of each seed in a film
+ENDS = ("best", "median", "worst")  # episodes of each seed in a film
 
 
 def cores() -> int:
@@ -42,21 +43,80 @@ def evaluate_run(
 
     `starts` far begins in the cells that no single recorded trajectory joins to the goal, all wherever the task card
     says; None takes far where the checkpoint knows such cells. `out` is a folder for `evaluation.json`, `video` an
-    .mp4 or .gif file. Raises ToolkitError where there is no policy, or no far starts are known.
+    .mp4 or .gif file: each seed's best, median and worst episode. Raises ToolkitError where there is no policy, or no
+    far starts are known.
     """
     if video is not None:
         check_video(video)
     policy = load_policy(run_or_checkpoint)
     if video is not None and not policy.card.in_maze:
         raise ToolkitError(f"{video}: films show a maze from above, and task {policy.card.name} is played in none")
-    if starts is None:
-        starts = "far" if policy.far_starts else "all"
+    starts = starts or ("far" if policy.far_starts else "all")
+    place = find_checkpoint(run_or_checkpoint)
+    summary, result = _measure(policy, place, episodes, starts, until_ci, workers, video is not None, progress)
+    if video is not None and result.routes is not None:
+        films = [[seed[place] for place in ends] for seed, ends in zip(result.routes, _ends(result), strict=True)]
+        write_video(video, policy.card, films, ENDS)
+        summary["video"] = str(video)
+    _write(out, summary)
+    return summary
+
+
+def evaluate_all(
+    run: str | Path,
+    episodes: int = 100,
+    starts: Starts | None = None,
+    workers: int | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    until_ci: float | None = None,
+) -> Json:
+    """The same for every checkpoint that a run, or one of its stages, keeps, in the order of training.
+
+    All play the same episodes. A stage keeps the checkpoint at its end and the one before.
+    """
+    loaded = [_load(stage, place) for stage, place in _checkpoints(Path(run))]
+    known = all(policy.far_starts for _, policy in loaded)
+    starts = starts or ("far" if known else "all")
+    found = []
+    for about, policy in loaded:
+        place = Path(about["checkpoint"])
+        found.append(about | _measure(policy, place, episodes, starts, until_ci, workers, False, progress)[0])
+    result: Json = {"run": str(run), "task": loaded[0][1].card.name, "starts": starts, "checkpoints": found}
+    _write(out, result)
+    return result
+
+
+def _load(stage: str, place: Path) -> tuple[Json, Policy]:
+    tensors, meta = checkpoint.load(place)
+    return {"stage": stage, "step": int(meta.get("step", 0)), "checkpoint": str(place)}, Policy(tensors, meta)
+
+
+def _checkpoints(run: Path) -> list[tuple[str, Path]]:
+    """Stage and place of every checkpoint, in the order of the pipeline."""
+    names = [name for name in stage_names(run) if checkpoint.exists(run / "stages" / name / "checkpoint")]
+    folders = [(name, run / "stages" / name / "checkpoint") for name in names]
+    folders = folders or [(run.name, find_checkpoint(run))]
+    return [(name, place) for name, folder in folders for place in checkpoint.kept(folder) or [folder]]
+
+
+def _measure(
+    policy: Policy,
+    place: Path,
+    episodes: int,
+    starts: Starts,
+    until_ci: float | None,
+    workers: int | None,
+    record: bool,
+    progress: Progress | None,
+) -> tuple[Json, EvalResult]:
+    """Play with one checkpoint's policies and sum up."""
     if starts == "far" and not policy.far_starts:
-        raise ToolkitError(f"{run_or_checkpoint}: knows no far starts; use --starts all")
+        raise ToolkitError(f"{place}: knows no far starts; use --starts all")
     cells = policy.far_starts if starts == "far" else None
-    result = _play(policy, cells, episodes, until_ci, workers or cores(), video is not None, progress)
+    result = _play(policy, cells, episodes, until_ci, workers or cores(), record, progress)
     summary: Json = {
-        "checkpoint": str(find_checkpoint(run_or_checkpoint)),
+        "checkpoint": str(place),
         "agent": policy.agent_name,
         "task": policy.card.name,
         "seeds": policy.seeds,
@@ -66,13 +126,20 @@ def evaluate_run(
     }
     if until_ci is not None:
         summary["until_ci"] = {"half_width": until_ci, "reached": _half_width(result) <= until_ci, "most": episodes}
-    if video is not None and result.routes is not None:
-        write_video(video, policy.card, [seed[:FILMED] for seed in result.routes])
-        summary["video"] = str(video)
+    return summary, result
+
+
+def _ends(result: EvalResult) -> list[list[int]]:
+    """Places of each seed's best, median and worst episode: by success, then return, then steps."""
+    order = np.lexsort((result.steps, -result.ret, -result.success))  # (S, n) along the last axis
+    last = order.shape[1] - 1
+    return [[int(row[place]) for place in (0, last // 2, last)] for row in order]
+
+
+def _write(out: Path | None, summary: Json) -> None:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return summary
 
 
 def _play(
@@ -134,6 +201,19 @@ def table(summary: Json) -> list[str]:
     if "until_ci" in summary and not summary["until_ci"]["reached"]:
         wanted = summary["until_ci"]["half_width"]
         lines.append(f"success is not yet known to ±{wanted:g}; where the seeds differ, only more seeds narrow it")
+    return lines
+
+
+def curve(summary: Json) -> list[str]:
+    """The summary of all checkpoints in lines for a terminal."""
+    lines = [f"{summary['task']}, {summary['starts']} starts", f"{'stage':14}{'step':>9}  agent         measure"]
+    for entry in summary["checkpoints"]:
+        name = "success" if entry["success"]["iqm"] is not None else "return"
+        value = entry[name]
+        low, high = (_number(bound) for bound in value["ci95"])
+        seeds = " ".join(_number(mean) for mean in value["per_seed"])
+        middle = f"{name} {_number(value['iqm'])} ({low} to {high})"
+        lines.append(f"{entry['stage']:14}{entry['step']:>9,}  {entry['agent']:14}{middle:34}{seeds}")
     return lines
 
 

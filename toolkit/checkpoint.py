@@ -114,6 +114,11 @@ def exists(folder: str | Path) -> bool:
     return (Path(folder) / MANIFEST).is_file() or bool(_numbered(Path(folder)))
 
 
+def kept(folder: str | Path) -> list[Path]:
+    """Finished checkpoints of a folder, oldest first."""
+    return _numbered(Path(folder))[::-1]
+
+
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Leaf]:
     """Name every tensor of a nested NamedTuple, tuple, list or dict: `{"pi/p/w0": ...}`; `unflatten` goes back."""
     if isinstance(tree, torch.Tensor | np.ndarray):

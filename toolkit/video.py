@@ -39,11 +39,11 @@ def check_video(path: Path) -> None:
             ) from None
 
 
-def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]]) -> Path:
-    """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once."""
+def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()) -> Path:
+    """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once, each under its word."""
     check_video(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = _frames(card, routes)
+    frames = _frames(card, routes, words)
     unfinished = path.with_name(f".{path.stem}.tmp{path.suffix}")  # a broken film never stands under the given name
     try:
         if path.suffix == ".gif":
@@ -75,13 +75,14 @@ def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
         writer.close()
 
 
-def _frames(card: TaskCard, routes: Sequence[Sequence[Route]]) -> Iterator[npt.NDArray[np.uint8]]:
+def _frames(card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str]) -> Iterator[npt.NDArray[np.uint8]]:
     """Pictures (H, W, 3) of all episodes in turn."""
     canvas = _Canvas(card.maze)
-    for episode in zip(*routes, strict=True):
+    for place, episode in enumerate(zip(*routes, strict=True)):
+        word = words[place] if place < len(words) else ""
         longest = max(len(route.xy) for route in episode)
         for step in [*range(0, longest, STEPS_PER_FRAME), *[longest] * PAUSE_FRAMES]:
-            yield canvas.draw(card, [route.xy[: step + 1] for route in episode], episode)
+            yield canvas.draw(card, [route.xy[: step + 1] for route in episode], episode, word)
 
 
 class _Canvas:
@@ -98,7 +99,9 @@ class _Canvas:
         origin = maze.cell_to_xy((0, 0))
         self.left, self.top = float(origin[0]) - maze.scale / 2, float(origin[1]) + maze.scale / 2
 
-    def draw(self, card: TaskCard, trails: Sequence[FloatArray], routes: Sequence[Route]) -> npt.NDArray[np.uint8]:
+    def draw(
+        self, card: TaskCard, trails: Sequence[FloatArray], routes: Sequence[Route], word: str
+    ) -> npt.NDArray[np.uint8]:
         picture = self.empty.copy()
         pen = ImageDraw.Draw(picture)
         goals = [_goal(card, route) for route in routes]
@@ -113,6 +116,7 @@ class _Canvas:
             if len(trail) > 1:
                 pen.line([self._at(xy) for xy in trail], fill=colour, width=2 * SMOOTH, joint="curve")
             self._disc(pen, trail[-1], 0.2 * self.maze.scale, colour)
+        pen.text((0.3 * self.pixels, 0.2 * self.pixels), word, fill=FLOOR, font_size=0.5 * self.pixels)  # on a wall
         return np.asarray(picture.resize(self.size, Image.Resampling.BOX), np.uint8)
 
     def _at(self, xy: npt.NDArray[Any]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 
 from toolkit import checkpoint
 from toolkit.agents import AGENTS
-from toolkit.assess import evaluate_run, table
+from toolkit.assess import _ends, curve, evaluate_all, evaluate_run, table
 from toolkit.learner import Learner
 from toolkit.policy import describe, policy_tensors
 from toolkit.tasks import Goal, TaskCard
@@ -63,6 +64,31 @@ def test_numbers_film_and_file(tmp_path: Path) -> None:
     assert "5 episodes a seed from far starts, seeds 3, 5" in lines[0]
     assert any(line.startswith("success") for line in lines)
     assert any(line.startswith("path ratio") and "-" in line for line in lines), "nothing to measure where all failed"
+
+
+def test_every_checkpoint_in_the_order_of_training(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "stages").mkdir(parents=True)
+    (run / "pipeline.yaml").write_text("stages: {second: {}, first: {}, none: {}}\n")
+    for name in ("first", "second", "first"):
+        save(run / "stages" / name / "checkpoint", [(1, 1)])
+    found = evaluate_all(run, episodes=2, workers=1, out=tmp_path / "out")
+    places = [(entry["stage"], Path(entry["checkpoint"]).name) for entry in found["checkpoints"]]
+    assert places == [("second", "000001"), ("first", "000001"), ("first", "000002")]
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
+    one = evaluate_run(run / "stages" / "second", episodes=2, workers=1)
+    assert found["checkpoints"][0]["return"] == one["return"], "the same episodes"
+    lines = curve(found)
+    assert len(lines) == 5 and "success 0.000" in lines[2]
+    stage = evaluate_all(run / "stages" / "first", episodes=2, workers=1)
+    assert [entry["stage"] for entry in stage["checkpoints"]] == ["first", "first"]
+
+
+def test_best_median_and_worst() -> None:
+    table = np.array([[0.0, 1.0, 1.0, 0.0, 1.0]])
+    steps = np.array([[30, 20, 10, 30, 15]])
+    result = SimpleNamespace(success=table, ret=-steps.astype(float), steps=steps)
+    assert _ends(result) == [[2, 1, 3]]  # type: ignore[arg-type]
 
 
 def test_starts(tmp_path: Path) -> None:
