@@ -106,22 +106,56 @@ def evaluate(
         typer.Option("--until-ci", min=0.001, max=0.5, help="Stop once success is known to plus or minus this."),
     ] = None,
     workers: Workers = None,
-    video: Annotated[Path | None, typer.Option(help="Film of the first episodes, .mp4 or .gif.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every checkpoint that is kept, in the order of training.")
+    ] = False,
+    video: Annotated[
+        Path | None, typer.Option(help="Film of each seed's best, median and worst episode, .mp4 or .gif.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained policy: success, return, steps, routes."""
 
     def call() -> Json:
-        from toolkit.assess import evaluate_run
+        from toolkit.assess import evaluate_all, evaluate_run
+        from toolkit.types import ToolkitError
 
+        if every and video is not None:
+            raise ToolkitError("--video films one policy; expected it without --all, for a run or one of its stages")
         with episodes_shown("evaluate") as show:
+            if every:
+                return evaluate_all(run, episodes, starts, workers, out, show, until_ci)
             return evaluate_run(run, episodes, starts, workers, out, video, show, until_ci)
 
     def lines(summary: Json) -> list[str]:
-        from toolkit.assess import table
+        from toolkit.assess import curve, table
 
-        return table(summary)
+        return curve(summary) if every else table(summary)
+
+    answer(call, as_json, lines)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
+    to: Annotated[Literal["torchscript", "onnx", "safetensors", "sb3"], typer.Option(help="Format to write.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write into; default: export/FORMAT in RUN.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Position of the seed in the run's list.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a policy for other programs, checked against the original, with a model card beside it."""
+
+    def call() -> Json:
+        from toolkit.export import export_run
+
+        return export_run(run, to, out, seed)
+
+    def lines(found: Json) -> Iterator[str]:
+        yield found["file"]
+        yield found["card"]
+        acts = f"acts as the policy of seed {found['seed']} on {found['observations']:,} observations"
+        yield f"{acts}; largest difference {found['largest_difference']:.1e}"
 
     answer(call, as_json, lines)
 
@@ -163,18 +197,6 @@ def _uses(row: Json) -> str:
     words = [word for word in ("offline", "online", "goals", "discrete") if row.get(word)]
     words += [f"reads {', '.join(row['needs'])}"] if row.get("needs") else []
     return f"[{', '.join(words)}] " if words else ""
-
-
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: AsJson = False) -> None:
-    """Write the report page of a run anew."""
-
-    def call() -> Json:
-        from toolkit.report import write_report
-
-        return {"report": str(write_report(run))}
-
-    answer(call, as_json, lambda result: [result["report"]])
 
 
 @app.callback(invoke_without_command=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from toolkit.cli_data import ROOT, Dataset, Format, Root, Task
 from toolkit.command import AsJson, Workers, answer, episodes_shown
 from toolkit.types import Json
 
@@ -15,8 +17,75 @@ Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (stitch,):
+    for command in (advise, report, compare, stitch):
         app.command()(command)
+
+
+def advise(
+    dataset: Dataset,
+    root: Root = ROOT,
+    task: Task = None,
+    online: Annotated[bool, typer.Option("--online", help="Practice in the simulator follows.")] = False,
+    trying: Annotated[
+        str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the starting recipe, .yaml.")] = None,
+    format: Format = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend an algorithm and a starting recipe for a recording, with reasons."""
+
+    def call() -> Json:
+        from toolkit.pipeline.pilot import advise_on, parse_seconds
+        from toolkit.tasks import load_card
+
+        seconds = None if trying is None else parse_seconds(trying)
+        card = None if task is None else load_card(task)
+        result = advise_on(dataset, root, card, online, seconds, format, lambda line: print(line, file=sys.stderr))
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(result["recipe"], encoding="utf-8")
+        return result
+
+    def lines(result: Json) -> list[str]:
+        from toolkit.advise import lines
+
+        return lines(result)
+
+    answer(call, as_json, lines)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a folder of runs.")], as_json: AsJson = False
+) -> None:
+    """Write the report page of a run anew, or an index of all runs below a folder."""
+
+    def call() -> Json:
+        from toolkit.report.index import report
+
+        return report(run)
+
+    answer(call, as_json, lambda result: [result["report"]])
+
+
+def compare(
+    runs: Runs,
+    out: Annotated[Path | None, typer.Option(help="Page to write, .html.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs of one task side by side: scores, paired tests against the first, curves."""
+
+    def call() -> Json:
+        from toolkit.report.compare import compare_runs
+
+        return compare_runs(runs, out)
+
+    def lines(found: Json) -> list[str]:
+        from toolkit.report.compare import table
+
+        return table(found) + ([found["page"]] if "page" in found else [])
+
+    answer(call, as_json, lines)
 
 
 def stitch(

@@ -75,7 +75,9 @@ def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
         writer.close()
 
 
-def _frames(card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str]) -> Iterator[npt.NDArray[np.uint8]]:
+def _frames(
+    card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Pictures (H, W, 3) of all episodes in turn."""
     canvas = _Canvas(card.maze)
     for place, episode in enumerate(zip(*routes, strict=True)):

@@ -22,7 +22,7 @@ def toolkit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 def test_help_names_every_command() -> None:
     result = toolkit("--help")
     assert result.returncode == 0
-    for command in ("pipeline", "collect", "evaluate", "list", "report"):
+    for command in ("pipeline", "collect", "evaluate", "list", "report", "compare", "export", "advise"):
         assert f"  {command} " in result.stdout
 
 
@@ -61,6 +61,12 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["evaluate", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "nowhere", "--video", "film.avi"], "film.avi: expected a name that ends in .mp4 or .gif"),
         (["report", "nowhere"], "nowhere"),
+        (["export", "nowhere", "--to", "onnx"], "nowhere: no such folder"),
+        (["export", "nowhere", "--to", "keras"], "'torchscript'"),
+        (["advise", "nowhere"], "data set id 'nowhere': expected NAMESPACE/NAME"),
+        (["advise", "nowhere", "--try", "soon"], "expected a time such as 90s"),
+        (["compare", "nowhere"], "expected two or more run folders"),
+        (["compare", "nowhere", "nobody"], "nowhere: expected a run folder"),
     ],
 )
 def test_bad_input_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -59,6 +59,13 @@ def test_frames_show_maze_balls_and_the_goal_turning_green() -> None:
     assert colour(frames[-1], 3.5, 1.5) == video.GOAL
 
 
+def test_each_episode_has_its_word() -> None:
+    plain, worded = list(video._frames(CARD, ROUTES)), list(video._frames(CARD, ROUTES, ("", "worst")))
+    other = [not np.array_equal(a, b) for a, b in zip(plain, worded, strict=True)]
+    first = len(range(0, 31, video.STEPS_PER_FRAME)) + video.PAUSE_FRAMES
+    assert other == [False] * first + [True] * (len(plain) - first)
+
+
 def test_gif_opens(tmp_path: Path) -> None:
     made = write_video(tmp_path / "deep" / "out.gif", CARD, ROUTES)
     with Image.open(made) as film:

@@ -92,12 +92,20 @@ def prepare(
     imported = import_minari(dataset)
     findings = tuple(check(imported, card))
     episodes = relabel(card, checked(imported), whole)
+    return material_from(card, episodes, agent, gamma, earlier, whole, findings)
+
+
+def material_from(
+    card: TaskCard, episodes: Episodes, agent: Agent[Any], gamma: float, earlier: Trained | None = None,
+    whole: bool = False, findings: tuple[Finding, ...] = (),
+) -> Material:  # fmt: skip
+    """The same from episodes that follow the task's rule already."""
     drawn = replace(episodes, desired=episodes.achieved) if whole else episodes
     normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(drawn))
     far = earlier.far_starts if earlier else far_starts(card, episodes)
     kept = episodes.select(_kept(agent, episodes))
     if not len(kept):
-        raise ToolkitError(f"{dataset}: of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
+        raise ToolkitError(f"of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
     replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.cut_value(gamma))
     return Material(normalizer, far, replay, len(kept), findings)
 

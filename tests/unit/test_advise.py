@@ -1,0 +1,156 @@
+"""Advice follows from what a recording is like: each rule on data made for it, and pilots on a small maze."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toolkit.advise import Advice, advise, diversity, facts, lines, stages
+from toolkit.collect import collect
+from toolkit.controllers import load_recipe
+from toolkit.pipeline.pilot import advise_on, parse_seconds
+from toolkit.tasks import load_card
+from toolkit.types import Episodes, Json, ToolkitError
+
+FACTS: Json = {
+    "episodes": 100,
+    "transitions": 5000,
+    "longest": 90,
+    "return": {"low": -90.0, "median": -60.0, "high": -20.0, "spread": 70.0},
+    "success_share": 0.4,
+    "successes": 40,
+    "discrete": False,
+    "goal_shown": False,
+    "goal_fixed": True,
+    "action_diversity": 0.6,
+    "stitches": {"starts": {"0": 20}, "share": 0.0, "beyond": 0},
+    "best_guess": None,
+    "warnings": {},
+}
+
+
+def told(online: bool = False, **changed: Any) -> dict[str, Advice]:
+    return {one.agent: one for one in advise(FACTS | changed, online)}
+
+
+def test_mixed_data_is_filtered_first_and_then_iql() -> None:
+    found = told()
+    assert [(one.agent, one.role) for one in found.values()] == [
+        ("filtered_bc", "first try"),
+        ("iql", "choice"),
+        ("cql", "alternative"),
+    ]
+    assert "40 of 100 episodes succeed" in found["filtered_bc"].reasons[0]
+    assert found["iql"].config["expectile"] == 0.7
+
+
+def test_good_data_that_needs_no_stitch_is_imitated() -> None:
+    found = told(success_share=0.97, successes=97)
+    assert (found["bc"].role, found["iql"].role) == ("choice", "alternative")
+    assert told(True, success_share=0.97, successes=97)["iql"].role == "choice", "practice follows"
+
+
+def test_what_must_be_joined_goes_to_iql() -> None:
+    stitches = {"starts": {"0": 5, "1": 10, "2": 5}, "share": 0.75, "beyond": 2}
+    found = told(success_share=0.95, successes=95, stitches=stitches, best_guess=0.4, goal_shown=True)
+    reasons = " ".join(found["iql"].reasons)
+    assert found["iql"].role == "choice"
+    for words in ("75% of the starts", "from 2 starts no chain", "40% of the time"):
+        assert words in reasons
+    assert found["iql"].config["expectile"] == 0.9
+    assert "2 stitches" in found["hiql"].reasons[0]
+    made = stages(FACTS | {"stitches": stitches}, list(found.values()), online=True)
+    assert list(made) == ["bc", "iql", "finetune"]
+    assert made["iql"]["starts"] == "far" and made["finetune"]["start"] == "iql"
+
+
+def test_other_cases() -> None:
+    assert list(told(discrete=True)) == ["discrete_cql"]
+    same = {"low": 0.0, "median": 0.0, "high": 0.0, "spread": 0.0}
+    assert list(told(**{"return": same, "success_share": 0.0, "successes": 0})) == ["bc"]
+    few = told(success_share=0.03, successes=3)
+    assert few["filtered_bc"].config == {"by": "return", "top": 0.1}
+    assert "only 3 episodes succeed" in few["filtered_bc"].reasons[0]
+    assert "filtered_bc" in told(success_share=None, successes=None, stitches=None)
+    assert "calql" in told(online=True)
+    assert "diversity 0.10" in told(action_diversity=0.1)["cql"].reasons[0]
+
+
+def random_walk(noise: float) -> Episodes:
+    """Twenty episodes whose action is a function of the place, plus noise."""
+    random = np.random.default_rng(0)
+    rows = 20 * 51
+    obs = random.uniform(-1, 1, (rows, 2)).astype(np.float32)
+    action = (np.sin(2 * obs) + noise * random.normal(size=obs.shape)).astype(np.float32)
+    flags = np.zeros(rows, np.bool_)
+    empty = np.zeros((rows, 0), np.float32)
+    starts = np.arange(0, rows + 1, 51)
+    return Episodes(obs, empty, empty, action, np.zeros(rows, np.float32), flags, flags, starts)
+
+
+def test_diversity_tells_one_way_from_any() -> None:
+    assert diversity(random_walk(0.0)) < 0.15
+    assert 0.3 < diversity(random_walk(0.4)) < 0.8
+    assert diversity(random_walk(50.0)) == pytest.approx(1.0, abs=0.1)
+    assert diversity(random_walk(0.0).select([0])) == 0.0, "no other episode to compare with"
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    recipe = load_recipe("stitch").model_copy(update={"episodes": 60})
+    return collect(recipe, load_card("pointmaze-umaze"), root, workers=1)
+
+
+def test_a_recording_from_end_to_end(recording: Path) -> None:
+    card = load_card("pointmaze-umaze")
+    result = advise_on(str(recording), Path("data"), card, seconds=2.0)
+    assert result["facts"]["episodes"] == 60
+    assert result["facts"]["stitches"]["share"] > 0.1
+    assert {one["agent"]: one["role"] for one in result["advice"]}["iql"] == "choice"
+    assert "recipe: stitch" in result["recipe"] and "task: pointmaze-umaze" in result["recipe"]
+    ranking = result["pilots"]["ranking"]
+    assert sorted(pilot["agent"] for pilot in ranking) == sorted(one["agent"] for one in result["advice"])
+    rates = [pilot["success"]["iqm"] for pilot in ranking]
+    assert rates == sorted(rates, reverse=True)
+    assert all(pilot["updates"] > 0 for pilot in ranking)
+    text = "\n".join(lines(result))
+    assert "stitches needed  0: " in text and "choice: iql" in text and "pilots, " in text
+
+
+def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
+    from toolkit.pipeline.load import load_spec
+
+    result = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), online=True)
+    (tmp_path / "advised.yaml").write_text(result["recipe"])
+    assert list(load_spec(tmp_path / "advised.yaml").stages) == ["collect", "filtered_bc", "iql", "finetune"]
+
+
+def test_without_a_task_it_speaks_of_what_it_sees(recording: Path) -> None:
+    result = advise_on(str(recording), Path("data"))
+    assert result["facts"]["stitches"] is None
+    with pytest.raises(ToolkitError, match="expected --task too"):
+        advise_on(str(recording), Path("data"), seconds=1.0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("0.5h", 1800)])
+def test_times(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5 minutes", "-1m", "0"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ToolkitError, match="expected a time such as 90s"):
+        parse_seconds(text)
+
+
+def test_facts_need_no_card(recording: Path) -> None:
+    from toolkit.data.imported import checked
+    from toolkit.recordings import open_data
+
+    imported = open_data(str(recording), Path("data"))
+    found = facts(imported, checked(imported), None)
+    assert found["stitches"] is None and 0 < found["action_diversity"] < 1.5

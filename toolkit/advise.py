@@ -1,0 +1,260 @@
+"""What a recording is like, and which algorithm to begin with (level 3).
+
+The rules are those of the lecture note's section on which algorithm to use: filtered behaviour cloning as a first try,
+IQL where pieces must be joined and before practice in the simulator, CQL where values would be too high; with what
+measurements of this package add. Each recommendation says which measurement led to it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.agents import CONFIGS
+from toolkit.data.finding import errors
+from toolkit.data.imported import Imported, acting, checked
+from toolkit.recordings import check, relabelled
+from toolkit.stitch_score import Ladder
+from toolkit.stitching import exits
+from toolkit.tasks import TaskCard
+from toolkit.types import Episodes, FloatArray, IntArray, Json, ToolkitError
+
+PROBES, OTHERS = 1000, 20_000  # transitions whose neighbours are looked for, and among how many
+GOOD = 0.9  # share of successful episodes from which plain imitation is worth it
+STITCHED = 0.1  # share of starts that need a stitch from which imitation falls short
+NARROW = 0.3  # diversity of actions below which a critic sees too little of what it judges
+FEW = 20  # successful episodes below which filtering leaves too little to imitate
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One algorithm, what it is good for here, and where to start."""
+
+    agent: str
+    role: str  # first try, choice or alternative
+    reasons: tuple[str, ...]
+    config: Json
+
+    def json(self) -> Json:
+        """Plain values."""
+        return {"agent": self.agent, "role": self.role, "reasons": list(self.reasons), "config": self.config}
+
+
+def episodes_of(imported: Imported, card: TaskCard | None) -> Episodes:
+    """The recording under the task's rule, or as it is. Raises ToolkitError where the audit finds errors."""
+    found = errors(check(imported, card))
+    if found:
+        raise ToolkitError(f"{imported.source.path}: {found[0]} ({len(found)} errors; see `toolkit data validate`)")
+    return checked(imported) if card is None else relabelled(checked(imported), card)
+
+
+def facts(imported: Imported, episodes: Episodes, card: TaskCard | None) -> Json:
+    """Returns, success, diversity of actions; in a maze the stitches that starts need, and what imitation can know."""
+    returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
+    low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9]).tolist()
+    told = card is None or card.reward.rule != "env"
+    success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
+    hot = episodes.action[acting(episodes.starts)]
+    found: Json = {
+        "episodes": len(episodes),
+        "transitions": episodes.transitions,
+        "longest": int(episodes.lengths.max()),
+        "return": {"low": low, "median": middle, "high": high, "spread": high - low},
+        "success_share": float(success.mean()) if told else None,
+        "successes": int(success.sum()) if told else None,
+        "discrete": bool((hot.max(axis=1) == 1).all() and (hot.sum(axis=1) == 1).all() and hot.shape[1] > 1),
+        "goal_shown": card is not None and card.goal.observed and card.reward.rule == "sparse",
+        "goal_fixed": card is not None and card.goal.cell is not None,
+        "action_diversity": diversity(episodes),
+        "stitches": None,
+        "best_guess": None,
+        "warnings": dict(Counter(finding.rule for finding in check(imported, card))),
+    }
+    if card is not None and card.in_maze:
+        try:
+            ladder = Ladder(card, episodes)
+        except ToolkitError:
+            found["stitches"] = {"starts": {}, "share": 1.0, "beyond": len(card.start_cells)}
+        else:
+            starts = {str(group.stitches): group.pairs for group in ladder.groups}
+            total = sum(starts.values()) + ladder.beyond
+            share = 1 - starts.get("0", 0) / total
+            found["stitches"] = {"starts": starts, "share": share, "beyond": ladder.beyond}
+        found["best_guess"] = exits(episodes, card.maze)["best_guess"]
+    return found
+
+
+def diversity(episodes: Episodes) -> float:
+    """How unlike the actions are that were taken in like places: 0 where always the same, 1 where any.
+
+    Root mean square difference between an action and the one taken at the nearest observation of another episode, over
+    that of two actions drawn at random. A recording without a second episode has 0.
+    """
+    rows = np.flatnonzero(acting(episodes.starts))
+    owner = np.repeat(np.arange(len(episodes)), np.diff(episodes.starts))
+    random = np.random.Generator(np.random.Philox(key=0))
+    pool = np.sort(random.permutation(rows)[:OTHERS])
+    probes = random.permutation(pool)[:PROBES]
+    seen = np.concatenate([episodes.obs, episodes.desired], axis=1)
+    spread = seen[pool].std(axis=0)
+    seen = (seen / np.where(spread > 1e-6, spread, 1.0)).astype(np.float32)
+    parts = np.array_split(probes, 1 + len(probes) // 100)  # so that the table of distances stays small
+    nearest = np.concatenate([_nearest(seen, owner, part, pool) for part in parts])
+    known = nearest >= 0
+    action = episodes.action.astype(np.float64)
+    whole = _distance(action[pool], action[random.permutation(pool)])
+    return _distance(action[probes[known]], action[nearest[known]]) / whole if whole > 0 and known.any() else 0.0
+
+
+def _nearest(seen: FloatArray, owner: IntArray, probes: IntArray, pool: IntArray) -> IntArray:
+    """The row of another episode whose observation is nearest to each probe's, -1 where there is none."""
+    if not len(probes):
+        return probes
+    x, y = seen[probes], seen[pool]
+    distance = (x * x).sum(1)[:, None] - 2 * x @ y.T + (y * y).sum(1)
+    distance[owner[probes][:, None] == owner[pool]] = np.inf
+    best = distance.argmin(axis=1)
+    return np.where(np.isfinite(distance[np.arange(len(best)), best]), pool[best], -1)
+
+
+def _distance(a: FloatArray, b: FloatArray) -> float:
+    return float(np.sqrt(((a - b) ** 2).sum(axis=1).mean())) if len(a) else 0.0
+
+
+def advise(found: Json, online: bool = False) -> list[Advice]:
+    """Algorithms to begin with, the cheapest first; the one to believe in has the role `choice`."""
+    if found["discrete"]:
+        why = "actions are choices, and it is the one that learns from recordings of these"
+        return [Advice("discrete_cql", "choice", (why,), {})]
+    if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0):
+        why = "all returns are alike: nothing in the data says that one way is better than another"
+        return [Advice("bc", "choice", (why,), {})]
+    chosen = [_first(found)]
+    good = _imitation_will_do(found)
+    if good and not online:
+        chosen[0] = Advice(chosen[0].agent, "choice", (*chosen[0].reasons, *good), chosen[0].config)
+    iql = _iql(found, online, "alternative" if good and not online else "choice")
+    chosen.append(iql)
+    if found["goal_shown"] and _most_stitches(found) > 1:
+        why = (
+            f"the goal is shown, and some ways take {_most_stitches(found)} stitches: a level above proposes waypoints"
+        )
+        chosen.append(Advice("hiql", "alternative", (why,), {}))
+    chosen.append(_conservative(found, online))
+    return chosen
+
+
+def _first(found: Json) -> Advice:
+    """Filtered behaviour cloning by success, by return where there is too little of that, or plain."""
+    share, count = found["success_share"], found["successes"]
+    if share is not None and share >= GOOD:
+        return Advice("bc", "first try", (f"{share:.0%} of the episodes succeed: there is little to filter out",), {})
+    if share is not None and count >= FEW:
+        why = f"{count} of {found['episodes']} episodes succeed; to imitate these alone costs little"
+        return Advice("filtered_bc", "first try", (why,), {})
+    spread = found["return"]
+    why = f"returns go from {spread['low']:.4g} to {spread['high']:.4g}; the best tenth is worth imitating"
+    few = "" if share is None else f"only {count} episodes succeed, so the choice goes by return"
+    return Advice("filtered_bc", "first try", tuple(filter(None, (few, why))), {"by": "return", "top": 0.1})
+
+
+def _imitation_will_do(found: Json) -> tuple[str, ...]:
+    """Why nothing beyond imitation is called for; empty where something is."""
+    stitches, share = found["stitches"], found["success_share"]
+    if share is None or share < GOOD or (stitches and stitches["share"] > STITCHED):
+        return ()
+    joined = "single trajectories lead from the starts to the goal, so nothing has to be joined"
+    return (joined if stitches else "most episodes succeed as they are",)
+
+
+def _iql(found: Json, online: bool, role: str) -> Advice:
+    stitches, reasons = found["stitches"], []
+    if stitches and stitches["share"] > STITCHED:
+        needed = f"{stitches['share']:.0%} of the starts are joined to the goal by no single trajectory"
+        reasons.append(f"{needed}: imitation does not get there, values that travel backwards do")
+    if stitches and stitches["beyond"]:
+        reasons.append(f"from {stitches['beyond']} starts no chain of trajectories leads on: there only practice helps")
+    if found["best_guess"] is not None and found["best_guess"] < 0.7:
+        guess = f"at junctions the commonest way out is the right one {found['best_guess']:.0%} of the time"
+        reasons.append(f"{guess}: whoever imitates has to guess")
+    if found["success_share"] is not None and 0 < found["success_share"] < GOOD:
+        reasons.append(
+            f"{1 - found['success_share']:.0%} of the episodes fail: which actions to follow has to be learned"
+        )
+    if online:
+        reasons.append("practice follows, and for pretraining before it this is the first choice")
+    reasons.append("it learns from recorded actions alone, so its values are not of actions nobody took")
+    hard = bool(stitches and stitches["share"] > STITCHED)
+    config: Json = {"expectile": 0.9 if hard else 0.7, "beta": 5.0 if hard else 3.0}
+    return Advice("iql", role, tuple(reasons), config)
+
+
+def _conservative(found: Json, online: bool) -> Advice:
+    agent = "calql" if online else "cql"
+    why = "one number to tune, alpha; several times slower"
+    narrow = (
+        f"like places see like actions (diversity {found['action_diversity']:.2f}), so values of others are guesses"
+    )
+    return Advice(agent, "alternative", (narrow, why) if found["action_diversity"] < NARROW else (why,), {})
+
+
+def _most_stitches(found: Json) -> int:
+    return max((int(count) for count in (found["stitches"] or {}).get("starts", {})), default=0)
+
+
+def stages(found: Json, advice: list[Advice], online: bool) -> Json:
+    """A starting recipe: stages of a pipeline for the first try and the choice, and practice after it."""
+    far = bool(found["stitches"] and found["stitches"]["share"] > STITCHED)
+    common: Json = {"starts": "far"} if far and found["goal_fixed"] else {}
+    horizon = {"gamma": 0.995 if found["longest"] > 200 else 0.99, "n_step": 20 if far else 5}
+    made: Json = {}
+    for one in advice:
+        if one.role == "alternative":
+            continue
+        learns = {} if one.agent in ("bc", "filtered_bc") else {**horizon, "lr_schedule": "cosine"}
+        updates = 8_000 if learns else 3_000
+        config = {"config": one.config} if one.config else {}
+        made[one.agent] = {"kind": "offline", "agent": one.agent, **config, "updates": updates, **learns, **common}
+    start = next((one.agent for one in advice if one.role == "choice"), None)
+    if online and start == "iql":
+        made["finetune"] = {
+            "kind": "online", "agent": "sac", "start": start,
+            "config": {"lr": 1e-3, "lr_policy": 3e-5, "entropy_backup": False},
+            "seam": {"optimizer": "reset", "temperature": 0.02}, "env_steps": 12_000, "envs": 2, "n_step": 5,
+            "gamma": horizon["gamma"], "warmup_steps": 500, "critic_steps": 2_000, **common,
+        }  # fmt: skip
+    assert all(block["agent"] in CONFIGS for block in made.values())
+    return made
+
+
+def lines(result: Json) -> list[str]:
+    """Measurements, recommendations and the recipe for a terminal."""
+    found = result["facts"]
+    spread, stitches = found["return"], found["stitches"]
+    text = [f"{found['episodes']:,} episodes, {found['transitions']:,} transitions, the longest {found['longest']:,}"]
+    middle = f"{spread['low']:.4g} to {spread['high']:.4g} (the middle 80 %)"
+    text.append(f"return           {middle}, median {spread['median']:.4g}")
+    if found["success_share"] is not None:
+        text.append(f"success          {found['success_share']:.3f} of the episodes")
+    if stitches:
+        counts = ", ".join(f"{count}: {pairs}" for count, pairs in stitches["starts"].items())
+        beyond = f"; no chain from {stitches['beyond']}" if stitches["beyond"] else ""
+        text.append(f"stitches needed  {counts or 'no start leads to the goal'} (starts){beyond}")
+    text.append(f"action diversity {found['action_diversity']:.2f} (0: one action in each place, 1: any)")
+    text += [f"warning          {rule}: {count}" for rule, count in found["warnings"].items()]
+    for one in result["advice"]:
+        text += ["", f"{one['role']}: {one['agent']}", *(f"  - {reason}" for reason in one["reasons"])]
+    if "pilots" in result:
+        text += ["", f"pilots, {result['pilots']['seconds_each']:.0f} s each, best first:"]
+        text += [f"  {pilot_line(pilot)}" for pilot in result["pilots"]["ranking"]]
+    return [*text, "", *result["recipe"].rstrip().split("\n")]
+
+
+def pilot_line(pilot: Json) -> str:
+    """One pilot's result."""
+    value = pilot[pilot["measure"]]
+    low, high = value["ci95"]
+    interval = "" if low is None else f" ({low:.3g} to {high:.3g})"
+    return f"{pilot['agent']:14}{pilot['measure']} {value['iqm']:.3g}{interval}, {pilot['updates']:,} updates"

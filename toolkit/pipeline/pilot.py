@@ -1,0 +1,146 @@
+"""Short trainings of several algorithms on one recording, each as long by the clock, to see which one gets on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from toolkit.advise import Advice, advise, episodes_of, facts, stages
+from toolkit.data.minari import read_metadata
+from toolkit.evaluate import evaluate
+from toolkit.learner import Learner
+from toolkit.pipeline.goals import goal_rule
+from toolkit.pipeline.material import make_agent, material_from, task_sizes
+from toolkit.pipeline.spec import OfflineStage
+from toolkit.pipeline.watch import greedy, summarise
+from toolkit.recordings import open_data
+from toolkit.strict_yaml import render
+from toolkit.tasks import TaskCard
+from toolkit.train import OfflinePlan, Saved, Values, offline_loop
+from toolkit.types import Episodes, Json, ToolkitError
+
+SEEDS = [0, 1]
+EPISODES = 25  # of each seed
+COMPILED = 120.0  # seconds from which a compilation is repaid
+HIDDEN = [128, 128]
+FOREVER = 1 << 30  # updates that no pilot gets to make
+
+
+class _TimeIsUp(Exception):
+    """A pilot has had its seconds."""
+
+
+class _Clock:
+    """`train.Hooks` that watch nothing but the time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.step, self._end = 0, time.monotonic() + seconds
+
+    def evaluate(self, learner: Learner, step: int) -> None:
+        """Nothing on the way."""
+
+    def log(self, step: int, values: Values) -> None:
+        """Nothing on the way."""
+
+    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+        """Stop when the time is up."""
+        self.step = step
+        if time.monotonic() > self._end:
+            raise _TimeIsUp
+
+
+def advise_on(
+    name: str,
+    root: Path,
+    card: TaskCard | None = None,
+    online: bool = False,
+    seconds: float | None = None,
+    format: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Json:
+    """What `toolkit advise` answers: measurements, recommendations, a starting recipe as YAML, and a ranking of pilots.
+
+    `seconds` are for all pilots together; `say` hears what goes on. Raises ToolkitError where the recording has errors.
+    """
+    imported = open_data(name, root, format)
+    episodes = episodes_of(imported, card)
+    found = facts(imported, episodes, card)
+    advice = advise(found, online)
+    made = stages(found, advice, online)
+    result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
+    result["advice"] = [one.json() for one in advice]
+    result["recipe"] = _recipe(made, card, imported.source.path)
+    if seconds is not None:
+        if card is None:
+            raise ToolkitError("--try: expected --task too, which says where the policies are to be measured")
+        each = seconds / len(advice)
+        ranking = []
+        for one in advice:
+            say(f"{one.agent}: {each:.0f} s")
+            ranking.append(run_pilot(one, card, episodes, made, each))
+        ranking.sort(key=lambda pilot: pilot[pilot["measure"]]["iqm"], reverse=True)
+        result["pilots"] = {"seconds_each": each, "ranking": ranking}
+    return result
+
+
+def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, seconds: float) -> Json:
+    """Train one algorithm for so many seconds and play; the numbers depend on how fast the machine is."""
+    begun = time.monotonic()
+    horizon = next(({key: b[key] for key in ("gamma", "n_step")} for b in made.values() if "gamma" in b), {})
+    stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **horizon)
+    agent = make_agent(one.agent, {"hidden": HIDDEN, **one.config}, task_sizes(card))
+    material = material_from(card, episodes, agent, stage.gamma)
+    assert material.replay is not None
+    learner = Learner(agent, SEEDS, FOREVER, "auto" if seconds >= COMPILED else "off")
+    plan = OfflinePlan(
+        stage.updates, stage.batch_size, stage.n_step, stage.gamma, stage.lr_schedule,
+        log_every=FOREVER, eval_every=FOREVER, relabel=goal_rule(card, stage, agent),
+    )  # fmt: skip
+    clock = _Clock(seconds - (time.monotonic() - begun))
+    with contextlib.suppress(_TimeIsUp):
+        offline_loop(learner, material.replay, material.normalizer, plan, clock)
+    played = evaluate(
+        lambda inputs: greedy(learner, material.normalizer(inputs)),
+        card,
+        seeds=len(SEEDS),
+        episodes=EPISODES,
+        starts=material.far_starts or None,
+    )
+    outcome = summarise(played)
+    measure = "success" if outcome["success"] else "return"
+    return {"agent": one.agent, "updates": clock.step, "measure": measure, measure: outcome[measure], "seeds": SEEDS}
+
+
+def parse_seconds(text: str) -> float:
+    """90s, 5m, 1h or plain seconds. Raises ToolkitError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not seconds:
+        raise ToolkitError(f"--try {text}: expected a time such as 90s, 5m or 1h")
+    return seconds
+
+
+def _recipe(made: Json, card: TaskCard | None, path: Path) -> str:
+    """The stages as a pipeline; what cannot be known of a recording that came from elsewhere is a comment."""
+    recipe = _recorded_by(path)
+    head: Json = {"name": "advised", "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}
+    if recipe is None:
+        text = "# a collect stage that makes such data goes in front of these\n"
+        return text + render(head | {"stages": made})
+    collect: Json = {"collect": {"kind": "collect", "recipe": recipe}}
+    return render(head | {"stages": collect | made})
+
+
+def _recorded_by(path: Path) -> str | None:
+    """Name of the recipe in the metadata of a recording of this package."""
+    folders: Sequence[Path] = [path, *path.parents[:2]]
+    for folder in folders:
+        try:
+            recipe = read_metadata(folder)["toolkit"]["recipe"]["name"]
+        except (ToolkitError, KeyError, TypeError, OSError):
+            continue
+        return str(recipe) if re.fullmatch(r"[a-z0-9_-]+", str(recipe)) else None
+    return None
