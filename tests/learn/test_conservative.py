@@ -135,3 +135,55 @@ def test_the_bound_holds_for_the_policys_actions_alone() -> None:
     bounded, metrics = agent.bounded(q, b)
     assert bounded.tolist() == [[[-5.0, 3.0, 1.0, 3.0, 1.0, 3.0]]]
     assert metrics["bound_rate"] == 0.5
+
+
+def test_alpha_0_is_sac_to_the_last_bit() -> None:
+    """CQL draws more noise, but the same for what it shares with SAC."""
+    cql, sac = (
+        AGENTS[name](AGENTS[name].Config(hidden=(16,), entropy_backup=False, lr_policy=None, **more), Spec(1, 1))
+        for name, more in [("cql", {"alpha": 0.0}), ("sac", {})]
+    )
+    ours, theirs = (agent.init(torch.Generator().manual_seed(0)) for agent in (cql, sac))
+    for step in range(5):
+        b = one_state(cql, step, NO_RETURN)
+        ours, _ = cql.update(ours, b)
+        theirs, _ = sac.update(theirs, b._replace(noise=b.noise[:, : sac.noise_dim]))
+    for name in theirs._fields:
+        for one, other in zip(*(pytree.tree_leaves(getattr(state, name)) for state in (ours, theirs)), strict=True):
+            assert torch.equal(one, other), name
+
+
+PAID, WORTH = 1.0, 3.0  # what the recorded actions return, and the policy's
+
+
+def elsewhere(agent: Any, step: int, rows: int = 64) -> Batch:
+    """One step that ends; the recorded actions lie around (-0.8, -0.8) and return 1."""
+    random = torch.Generator().manual_seed(step)
+    obs, none, zeros = torch.ones(rows, 1), torch.zeros(rows, 0), torch.zeros(rows)
+    action = (-0.8 + 0.1 * torch.randn(rows, 2, generator=random)).clamp(-1.0, 1.0)
+    noise = torch.randn(rows, agent.noise_dim, generator=random)
+    return Batch(obs, action, zeros + PAID, zeros, obs, zeros + PAID, none, obs, none, noise, torch.tensor(1.0))
+
+
+def believed(name: str) -> float:
+    """Q of a policy around (0.8, 0.8) that does not move, after a strong conservative term."""
+    kind = AGENTS[name]
+    agent = kind(kind.Config(hidden=(32,), lr=1e-2, lr_policy=1e-9, alpha=5.0, samples=8), Spec(1, 2))
+    state = agent.init(torch.Generator().manual_seed(0))
+    still = {k: torch.zeros_like(x) for k, x in state.pi.p.items()}
+    last = max(k for k in still if k.startswith("b"))
+    still[last] = torch.tensor([1.1, 1.1, -0.5, -0.5])  # the heads: mean 1.1 before tanh, deviation about 0.2
+    state = state._replace(pi=state.pi._replace(p=still))
+    for step in range(100):
+        state, _ = agent.update(state, elsewhere(agent, step))
+    obs, noise = torch.ones(256, 1), torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    action = agent.act(state, obs, noise)
+    assert (action > 0.3).all()
+    return float(agent.q(state, obs, action).mean())
+
+
+def test_calql_is_nearer_to_the_true_return_than_cql_and_both_stay_below() -> None:
+    """The policy does what was never recorded and earns more than what was."""
+    cql, calql = believed("cql"), believed("calql")
+    assert cql < calql < WORTH
+    assert WORTH - calql < 0.6 * (WORTH - cql), (cql, calql)

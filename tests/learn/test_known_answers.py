@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def endless(ending: str) -> Episodes:
 def learned(name: str, episodes: Episodes, n_step: int, updates: int = 800, **config: Any) -> Learner:
     kind = AGENTS[name]
     known = {field: value for field, value in FAST.items() if field in kind.Config.model_fields}
-    agent = kind(kind.Config(**known, **config), Spec(1, 1))
+    agent = kind(kind.Config(**known, **config), Spec(1, 1, discrete=not kind.continuous))
     learner = Learner(agent, [0, 1], updates, compile="off", precision="fp32")
     replay = Replay.from_episodes(episodes, episodes.obs, GAMMA)
     sampler = Sampler(replay.spec, np.array([0, 1]), 64, learner.agent.noise_dim, n_step, GAMMA, 1)
@@ -54,7 +55,7 @@ def learned(name: str, episodes: Episodes, n_step: int, updates: int = 800, **co
 def learned_q(agent: str, episodes: Episodes, n_step: int, **config: Any) -> float:
     learner = learned(agent, episodes, n_step, **config)
     ones = torch.ones(2, 1, 1, device=learner.device)
-    return float(learner.q(ones, 0 * ones).mean())
+    return float(learner.q(ones, ones * learner.agent.spec.discrete).mean())
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
@@ -76,9 +77,35 @@ LEFT = 1 / (1 - 0.9 * GAMMA)  # one state, left with probability 1/10 a step: Q 
 
 
 @pytest.mark.parametrize(("ending", "value"), [("truncated", 10.0), ("terminated", LEFT)])
-@pytest.mark.parametrize(("agent", "config"), [("awac", {}), ("td3_bc", {}), ("rebrac", {"alpha_critic": 0.0})])
-def test_critics_that_ask_the_policy(agent: str, config: dict[str, Any], ending: str, value: float) -> None:
-    assert learned_q(agent, endless(ending), n_step=1, updates=400, **config) == pytest.approx(value, rel=0.12)
+@pytest.mark.parametrize(
+    ("agent", "config"),
+    [
+        ("awac", {}),
+        ("td3", {}),
+        ("td3_bc", {}),
+        ("rebrac", {"alpha_critic": 0.0}),
+        ("calql", {"alpha": 0.0, "samples": 2}),
+        ("rlpd", {"members": 4, "entropy_backup": False}),
+        ("wsrl", {"members": 4}),
+        ("pex", {"expectile": 0.5}),
+        ("discrete_cql", {"alpha": 0.0}),
+    ],
+)
+def test_time_limits_and_terminations(agent: str, config: dict[str, Any], ending: str, value: float) -> None:
+    """A time limit ends no value and a termination does: who takes one for the other is wrong by a factor of two."""
+    episodes = endless(ending)
+    if agent == "discrete_cql":  # one choice alone
+        episodes = replace(episodes, action=np.ones_like(episodes.action))
+    assert learned_q(agent, episodes, n_step=1, updates=400, **config) == pytest.approx(value, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("agent", "config"),
+    [("sac", {"entropy_backup": False}), ("cql", {"alpha": 0.0, "samples": 2}), ("fql", {})],
+)
+def test_a_termination_ends_the_value(agent: str, config: dict[str, Any]) -> None:
+    """The other half of `test_a_time_limit_does_not_end_the_value`; IQL's stands below."""
+    assert learned_q(agent, endless("terminated"), n_step=1, updates=400, **config) == pytest.approx(LEFT, rel=0.12)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +138,10 @@ def test_expectile_closed_form() -> None:
         grid = torch.linspace(0, 1, 10_001)
         loss = expectile_loss(q[None] - grid[:, None], expectile).mean(1)
         assert float(grid[loss.argmin()]) == pytest.approx(expectile, abs=1e-3)
+
+
+def test_half_an_expectile_is_least_squares_to_the_last_bit() -> None:
+    from toolkit.agents.iql import expectile_loss
+
+    u = torch.linspace(-3, 3, 101)
+    assert torch.equal(expectile_loss(u, 0.5), 0.5 * u * u)

@@ -46,15 +46,16 @@ def two_actions() -> Recording:
     return record(1, [([(0, (0.5,), 1.0)], 0, True), ([(0, (-0.5,), 0.0)], 0, True)], GAMMA)
 
 
-def test_awr_without_temperature_is_behaviour_cloning_to_the_last_bit() -> None:
+@pytest.mark.parametrize("name", ["awr", "awac", "iql", "ivl"])
+def test_with_beta_0_weighted_imitation_is_behaviour_cloning_to_the_last_bit(name: str) -> None:
     data, spec = crossing(), Spec(9, 2)
-    awr, bc = (
-        AGENTS[name](AGENTS[name].Config(hidden=(16,), **c), spec) for name, c in [("awr", {"beta": 0.0}), ("bc", {})]
+    weighted, bc = (
+        AGENTS[agent](AGENTS[agent].Config(hidden=(16,), **c), spec) for agent, c in [(name, {"beta": 0.0}), ("bc", {})]
     )
-    a = awr.init(torch.Generator().manual_seed(0))
+    a = weighted.init(torch.Generator().manual_seed(0))
     b = bc.init(torch.Generator().manual_seed(1))._replace(pi=a.pi)
     for step in range(10):
-        a, ours = awr.update(a, data.batch(awr, step))
+        a, ours = weighted.update(a, data.batch(weighted, step))
         b, theirs = bc.update(b, data.batch(bc, step))
         assert torch.equal(ours["loss/pi"], theirs["loss/pi"])
     assert all(torch.equal(a.pi.p[k], b.pi.p[k]) for k in b.pi.p)

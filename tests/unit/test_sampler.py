@@ -18,9 +18,9 @@ from sampler_reference import (
     reference_steps,
 )
 
-from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, unpack
+from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, push, unpack
 from toolkit.data.sampler import HEADER, LEFT, RETURN
-from toolkit.types import Spec, ToolkitError
+from toolkit.types import Episodes, Spec, ToolkitError
 
 
 def widened(replay: Replay, chunk: int, goal_dim: int = 0) -> Spec:
@@ -267,3 +267,27 @@ def test_rings_know_whether_they_hold_a_chunk(capacity: int, steps: int, chunk: 
     left = [[reference_left(ring, k, i) for i in range(ring.size[k])] for k in range(4)]
     want = all(max(left[k] + left[k + 1]) >= chunk for k in (0, 2))
     assert ring.holds(chunk) == want
+
+
+def test_returns_beyond_a_time_limit_count_what_may_follow() -> None:
+    """Of recorded and of new episodes alike; a termination ends the sum, whatever the value."""
+    gamma, cut_value, steps = 0.5, -8.0, 3
+    for terminates in (True, False):
+        ends = np.array([False, False, terminates, False])
+        cut = np.array([False, False, not terminates, False])
+        zeros = lambda *width: np.zeros((steps + 1, *width), np.float32)  # noqa: E731
+        reward = np.array([-1.0, -1.0, -1.0, 0.0], np.float32)
+        episodes = Episodes(
+            zeros(3), zeros(0), zeros(0), zeros(2), reward, ends, cut, np.array([0, steps + 1])
+        )  # fmt: skip
+        recorded = Replay.from_episodes(episodes, episodes.obs, gamma, cut_value)
+        ring = Replay.ring(Spec(3, 2), 0, seeds=1, envs=1, capacity=10)
+        for t in range(steps):
+            push(
+                ring, zeros(3)[:1], zeros(2)[:1], reward[t : t + 1], zeros(3)[:1], zeros(0)[:1], zeros(0)[:1],
+                ends[t : t + 1], cut[t : t + 1], gamma, cut_value,
+            )  # fmt: skip
+        last = -1.0 + (0.0 if terminates else gamma * cut_value)
+        expected = [-1.5 + 0.25 * last, -1.0 + 0.5 * last, last]
+        for replay in (recorded, ring):
+            assert replay.rows[0, :steps, RETURN].tolist() == expected

@@ -202,6 +202,25 @@ def test_wrong_cards_name_line_and_path(tmp_path: Path, changes: dict[str, str],
         load_card(write_card(tmp_path / "card.yaml", **changes))
 
 
+@pytest.mark.parametrize(
+    ("reward", "gamma", "expected"),
+    [
+        ("{rule: sparse, step: -1, success: 0}", 0.98, -50.0),  # -1 for ever
+        ("{rule: sparse, step: -1, success: 0}", 1.0, -100.0),  # without discount as long as an episode
+        ("{rule: sparse, step: 0, success: 1}", 0.99, 0.0),
+        ("{rule: sparse, step: -1, success: -500}", 0.99, -500.0),
+        ("{rule: dense, step: -1, success: 0}", 0.9, -10.0),
+    ],
+)
+def test_after_a_time_limit_the_worst_may_follow(tmp_path: Path, reward: str, gamma: float, expected: float) -> None:
+    card = load_card(write_card(tmp_path / "card.yaml", reward=reward))
+    assert card.cut_value(gamma) == pytest.approx(expected)
+
+
+def test_what_follows_a_time_limit_is_not_known_where_the_simulator_pays() -> None:
+    assert load_card("halfcheetah").cut_value(0.99) == 0.0
+
+
 def rows(xy: list[tuple[float, float]], starts: list[int], desired: np.ndarray | None = None) -> Episodes:
     """Episodes that visit these points, with junk in everything relabelling must overwrite."""
     place = np.array(xy, np.float32)
