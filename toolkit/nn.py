@@ -109,8 +109,8 @@ def mlp(p: Params, x: Tensor) -> Tensor:
     for i in range(layers):
         x = _affine(x, p[f"w{i}"], p[f"b{i}"])
         if i < layers - 1:
-            if f"g{i}" in p:
-                x = F.layer_norm(x, x.shape[-1:]) * _row(p[f"g{i}"]) + _row(p[f"h{i}"])
+            if f"g{i}" in p:  # whose shape is fixed, also for a tracer
+                x = F.layer_norm(x, p[f"g{i}"].shape[-1:]) * _row(p[f"g{i}"]) + _row(p[f"h{i}"])
             x = F.relu(x)
     return x
 
