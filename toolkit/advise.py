@@ -25,6 +25,7 @@ PROBES, OTHERS = 1000, 20_000  # transitions whose neighbours are looked for, an
 GOOD = 0.9  # share of successful episodes from which plain imitation is worth it
 STITCHED = 0.1  # share of starts that need a stitch from which imitation falls short
 NARROW = 0.3  # diversity of actions below which a critic sees too little of what it judges
+FAST = {"lr": 2e-3, "polyak": 0.02}  # for some thousand updates of small networks, as in offline2online.yaml
 FEW = 20  # successful episodes below which filtering leaves too little to imitate
 
 
@@ -42,16 +43,21 @@ class Advice:
         return {"agent": self.agent, "role": self.role, "reasons": list(self.reasons), "config": self.config}
 
 
-def episodes_of(imported: Imported, card: TaskCard | None) -> Episodes:
-    """The recording under the task's rule, or as it is. Raises ToolkitError where the audit finds errors."""
-    found = errors(check(imported, card))
-    if found:
+def facts(imported: Imported, card: TaskCard | None) -> tuple[Json, Episodes]:
+    """What there is to know, and the episodes under the task's rule or, without one, as they are.
+
+    Returns, success, diversity of actions; in a maze the stitches that starts need, and what imitation can know. Raises
+    ToolkitError where the audit finds errors.
+    """
+    findings = check(imported, card)
+    if found := errors(findings):
         raise ToolkitError(f"{imported.source.path}: {found[0]} ({len(found)} errors; see `toolkit data validate`)")
-    return checked(imported) if card is None else relabelled(checked(imported), card)
+    episodes = checked(imported) if card is None else relabelled(checked(imported), card)
+    warnings = dict(Counter(finding.rule for finding in findings))
+    return _measured(episodes, card) | {"warnings": warnings}, episodes
 
 
-def facts(imported: Imported, episodes: Episodes, card: TaskCard | None) -> Json:
-    """Returns, success, diversity of actions; in a maze the stitches that starts need, and what imitation can know."""
+def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
     returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
     low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9]).tolist()
     told = card is None or card.reward.rule != "env"
@@ -61,6 +67,7 @@ def facts(imported: Imported, episodes: Episodes, card: TaskCard | None) -> Json
         "episodes": len(episodes),
         "transitions": episodes.transitions,
         "longest": int(episodes.lengths.max()),
+        "horizon": int(episodes.lengths.max()) if card is None else card.max_episode_steps,
         "return": {"low": low, "median": middle, "high": high, "spread": high - low},
         "success_share": float(success.mean()) if told else None,
         "successes": int(success.sum()) if told else None,
@@ -70,7 +77,6 @@ def facts(imported: Imported, episodes: Episodes, card: TaskCard | None) -> Json
         "action_diversity": diversity(episodes),
         "stitches": None,
         "best_guess": None,
-        "warnings": dict(Counter(finding.rule for finding in check(imported, card))),
     }
     if card is not None and card.in_maze:
         try:
@@ -180,14 +186,13 @@ def _iql(found: Json, online: bool, role: str) -> Advice:
         guess = f"at junctions the commonest way out is the right one {found['best_guess']:.0%} of the time"
         reasons.append(f"{guess}: whoever imitates has to guess")
     if found["success_share"] is not None and 0 < found["success_share"] < GOOD:
-        reasons.append(
-            f"{1 - found['success_share']:.0%} of the episodes fail: which actions to follow has to be learned"
-        )
+        lost = f"{1 - found['success_share']:.0%} of the episodes end without success"
+        reasons.append(f"{lost}: what is good in them has to be learned")
     if online:
         reasons.append("practice follows, and for pretraining before it this is the first choice")
     reasons.append("it learns from recorded actions alone, so its values are not of actions nobody took")
     hard = bool(stitches and stitches["share"] > STITCHED)
-    config: Json = {"expectile": 0.9 if hard else 0.7, "beta": 5.0 if hard else 3.0}
+    config: Json = {"expectile": 0.9 if hard else 0.7, "beta": 5.0 if hard else 3.0, **FAST}
     return Advice("iql", role, tuple(reasons), config)
 
 
@@ -208,7 +213,7 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     """A starting recipe: stages of a pipeline for the first try and the choice, and practice after it."""
     far = bool(found["stitches"] and found["stitches"]["share"] > STITCHED)
     common: Json = {"starts": "far"} if far and found["goal_fixed"] else {}
-    horizon = {"gamma": 0.995 if found["longest"] > 200 else 0.99, "n_step": 20 if far else 5}
+    horizon = {"gamma": 0.995 if found["horizon"] > 200 else 0.99, "n_step": 20 if far else 5}
     made: Json = {}
     for one in advice:
         if one.role == "alternative":
@@ -221,7 +226,7 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     if online and start == "iql":
         made["finetune"] = {
             "kind": "online", "agent": "sac", "start": start,
-            "config": {"lr": 1e-3, "lr_policy": 3e-5, "entropy_backup": False},
+            "config": {"lr": 1e-3, "lr_policy": 3e-5, "polyak": 0.02, "entropy_backup": False},
             "seam": {"optimizer": "reset", "temperature": 0.02}, "env_steps": 12_000, "envs": 2, "n_step": 5,
             "gamma": horizon["gamma"], "warmup_steps": 500, "critic_steps": 2_000, **common,
         }  # fmt: skip

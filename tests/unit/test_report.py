@@ -363,3 +363,12 @@ def test_simplified_lines_stay_close() -> None:
     assert np.abs(back - points[:, 1]).max() < 1.5
     assert _simplified(points[:1], 1.0).shape == (1, 2)
     assert _simplified(np.zeros((0, 2)), 1.0).shape == (0, 2)
+
+
+def test_films_are_linked_beside_the_page(run: Path) -> None:
+    (run / "videos").mkdir()
+    for name in ("a film #1.gif", "notes.txt"):
+        (run / "videos" / name).write_text("")
+    page = page_of(run)
+    assert [value for key, value in page.attributes if key == "href"] == ["videos/a%20film%20%231.gif"]
+    assert "videos/a film #1.gif" in page.text

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from toolkit.advise import Advice, advise, episodes_of, facts, stages
+from toolkit.advise import Advice, advise, facts, stages
 from toolkit.data.minari import read_metadata
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
@@ -66,8 +66,7 @@ def advise_on(
     `seconds` are for all pilots together; `say` hears what goes on. Raises ToolkitError where the recording has errors.
     """
     imported = open_data(name, root, format)
-    episodes = episodes_of(imported, card)
-    found = facts(imported, episodes, card)
+    found, episodes = facts(imported, card)
     advice = advise(found, online)
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}

@@ -14,6 +14,8 @@ from toolkit.console import before_and_after, judged_by
 from toolkit.log import read_metrics
 from toolkit.types import Json, ToolkitError
 
+FILMS = (".mp4", ".gif")
+
 
 @dataclass(frozen=True)
 class Score:
@@ -63,6 +65,7 @@ class Run:
     versions: Json
     config: str
     stitching: Sequence[Json]  # of `toolkit stitch`, else of the pipeline's own stages
+    films: Sequence[str]  # files beside the report, in videos/
 
     def curves(self, kind: str) -> list[Stage]:
         """Stages of a kind that measured anything."""
@@ -109,6 +112,7 @@ def read_run(folder: Path) -> Run:
         versions=_dict(summary.get("versions")),
         config=text,
         stitching=_stitching(folder, stages),
+        films=sorted(f"videos/{path.name}" for path in (folder / "videos").glob("*") if path.suffix in FILMS),
     )
 
 
