@@ -124,15 +124,15 @@ def cut(whole: dict[str, Any], agent: str, maze: str, data: str) -> dict[str, An
 
 def measure(row: Row, overrides: list[str], runs: Path) -> dict[str, Any]:
     """Run one row's stages, or what is left of them. Rows on the same recording share a run folder, and so that."""
+    runs.mkdir(parents=True, exist_ok=True)
     run = (runs / f"{row.task}-{row.data}").resolve()
-    run.mkdir(parents=True, exist_ok=True)
-    file = run / "row.yaml"
+    file = run.with_suffix(".yaml")
     file.write_text(render(row.pipeline), encoding="utf-8")
     command = [sys.executable, "-c", "from toolkit.cli import main; main()", "pipeline", str(file), "--json"]
     command += ["--out", str(run), *[part for text in overrides for part in ("--set", text)]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     # a process for each: what one has compiled is of no use to the next
-    done = subprocess.run(command, cwd=run, env=environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, cwd=runs, env=environment, stdout=subprocess.PIPE, check=True)
     spec = load_spec(file, overrides)
     result = result_of(row, spec, json.loads(done.stdout), run)
     for name in spec.stages:
