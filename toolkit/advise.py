@@ -72,6 +72,7 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "success_share": float(success.mean()) if told else None,
         "successes": int(success.sum()) if told else None,
         "discrete": bool((hot.max(axis=1) == 1).all() and (hot.sum(axis=1) == 1).all() and hot.shape[1] > 1),
+        "reward": None if card is None else card.reward.rule,
         "goal_shown": card is not None and card.goal.observed and card.reward.rule == "sparse",
         "goal_fixed": card is not None and card.goal.cell is not None,
         "action_diversity": diversity(episodes),
@@ -137,6 +138,12 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
     if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0):
         why = "all returns are alike: nothing in the data says that one way is better than another"
         return [Advice("bc", "choice", (why,), {})]
+    if found["success_share"] == 0.0 and found["reward"] == "sparse" and not found["goal_shown"]:
+        why = (
+            "no episode gets to the goal, so nothing in the data says where it is: no algorithm learns the task from it"
+        )
+        mend = "record episodes that arrive, or choose a goal that lies on their way; to imitate is all that is left"
+        return [Advice("bc", "choice", (why, mend), {})]
     chosen = [_first(found)]
     good = _imitation_will_do(found)
     if good and not online:

@@ -78,13 +78,19 @@ def evaluate_all(
     loaded = [_load(stage, place) for stage, place in _checkpoints(Path(run))]
     known = all(policy.far_starts for _, policy in loaded)
     starts = starts or ("far" if known else "all")
-    found = []
+    found: list[Json] = []
     for about, policy in loaded:
         place = Path(about["checkpoint"])
-        found.append(about | _measure(policy, place, episodes, starts, until_ci, workers, False, progress)[0])
+        show = None if progress is None else _part(progress, len(found), len(loaded))
+        found.append(about | _measure(policy, place, episodes, starts, until_ci, workers, False, show)[0])
     result: Json = {"run": str(run), "task": loaded[0][1].card.name, "starts": starts, "checkpoints": found}
     _write(out, result)
     return result
+
+
+def _part(progress: Progress, before: int, parts: int) -> Progress:
+    """Progress of one of several evaluations of the same length, as a part of all."""
+    return lambda done, total: progress(before * total + done, parts * total)
 
 
 def _load(stage: str, place: Path) -> tuple[Json, Policy]:

@@ -25,6 +25,7 @@ FACTS: Json = {
     "success_share": 0.4,
     "successes": 40,
     "discrete": False,
+    "reward": "sparse",
     "goal_shown": False,
     "goal_fixed": True,
     "action_diversity": 0.6,
@@ -74,6 +75,9 @@ def test_other_cases() -> None:
     assert list(told(discrete=True)) == ["discrete_cql"]
     same = {"low": 0.0, "median": 0.0, "high": 0.0, "spread": 0.0}
     assert list(told(**{"return": same, "success_share": 0.0, "successes": 0})) == ["bc"]
+    lost = told(success_share=0.0, successes=0)
+    assert list(lost) == ["bc"] and "no episode gets to the goal" in lost["bc"].reasons[0]
+    assert "iql" in told(success_share=0.0, successes=0, reward="dense")
     few = told(success_share=0.03, successes=3)
     assert few["filtered_bc"].config == {"by": "return", "top": 0.1}
     assert "only 3 episodes succeed" in few["filtered_bc"].reasons[0]
@@ -110,6 +114,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_recording_from_end_to_end(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolkit.pipeline.pilot.EPISODES", 3)
+    monkeypatch.setattr("toolkit.pipeline.pilot.advise", lambda *of: advise(*of)[:2])  # a pilot of CQL takes seconds
     card = load_card("pointmaze-umaze")
     result = advise_on(str(recording), Path("data"), card, seconds=2.0)
     assert 50 < result["facts"]["episodes"] <= 60  # those that begin at the goal are no episodes of the task
