@@ -117,6 +117,18 @@ def test_the_share_of_offline_rows_is_exact(offline: int, seed: int) -> None:
     np.testing.assert_array_equal(alone.numpy()[0], got[1])  # a batch depends on seed and step alone
 
 
+def test_each_seed_may_have_its_own_share() -> None:
+    episodes = make_episodes([10, 20])
+    replay = Replay.from_episodes(episodes, episodes.obs + 100.0, 0.9)
+    ring, _ = filled_ring(0, 3, 2, 50, 30)
+    rows = np.array([[0, 5, 32], [7, 7, 7]])
+    sampler = Sampler(replay.spec, np.arange(3), 32, 4, 1, 0.9, updates=2)
+    got = sampler.draw(0, replay, ring, rows).numpy().copy()
+    assert ((got[..., 0] > 50).sum(-1) == rows).all()
+    for u, s in np.ndindex(2, 3):  # what other seeds draw changes nothing
+        np.testing.assert_array_equal(sampler.draw(0, replay, ring, np.full(2, rows[u, s])).numpy()[u, s], got[u, s])
+
+
 def test_uniform_over_transitions() -> None:
     lengths = [3, 50, 1, 20]
     episodes = make_episodes(lengths)

@@ -147,13 +147,13 @@ def fill_goals(
     for u in range(U):
         for s in range(S):
             key, first = stream(seeds[s], step0 + u), s * streams_per_seed
-            for t in range(begin[u], end[u] + 2 * AHEAD):
-                if t < end[u]:
+            for t in range(begin[u, s], end[u, s] + 2 * AHEAD):
+                if t < end[u, s]:
                     k, i = pick(key, t, 0, size, first, count)
                     chosen[t, 0], chosen[t, 1] = k, i
                     ask(flat, (k * capacity + i) * W, W, n_step, chunk)
                 b = t - AHEAD
-                if begin[u] <= b < end[u]:
+                if begin[u, s] <= b < end[u, s]:
                     k, i = chosen[b, 0], chosen[b, 1]
                     k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk)
                     missing += left < chunk
@@ -161,7 +161,7 @@ def fill_goals(
                     chosen[b, 0], chosen[b, 1], chosen[b, 2], chosen[b, 3] = k, i, left, at
                     prefetch(flat, (k * capacity + at) * W + HEADER)
                 b -= AHEAD
-                if b >= begin[u]:
+                if b >= begin[u, s]:
                     k, i, at = chosen[b, 0], chosen[b, 1], chosen[b, 3]
                     x, y = k * capacity * W, ((u * S + s) * B + b) * WO
                     for g in range(G):
@@ -178,7 +178,7 @@ def fill_goals(
                         to[y + O - G + g] = to[y + wide + O - G + g] = normal
             if shown > 0:
                 _fill_ahead(
-                    to, (u * S + s) * B * WO, flat, rows.shape, size, chosen, begin[u], end[u], key, O, WO,
+                    to, (u * S + s) * B * WO, flat, rows.shape, size, chosen, begin[u, s], end[u, s], key, O, WO,
                     policy, apart, waypoint, mean, std, 2 * wide + 3,
                 )  # fmt: skip
     return missing

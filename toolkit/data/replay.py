@@ -147,7 +147,8 @@ def discounted_returns(reward: FloatArray, left: IntArray, gamma: float) -> Floa
 class Sampler:
     """Draws `updates` batches for all seeds at once into one preallocated array.
 
-    Rows [0, k) of a batch come from `offline`, the rest from `online`; k is the caller's, for each update.
+    Rows [0, k) of a batch come from `offline`, the rest from `online`; k is the caller's, for each update (U,) or for
+    each update and seed (U, S).
     `relabel` draws goals anew; the last columns of the policy input then hold the goal, scaled by `normalizer`, and a
     batch may hold the `waypoint` so many steps ahead.
 
@@ -197,8 +198,9 @@ class Sampler:
         """
         U = len(self._out) if updates is None else updates
         out = self._out[:U]
-        zero, full = np.zeros(U, np.int64), np.full(U, self.batch_size, np.int64)
-        split = np.clip(offline_rows[:U], 0, self.batch_size)
+        zero, split = np.zeros(out.shape[:2], np.int64), np.zeros(out.shape[:2], np.int64)
+        split.T[:] = np.clip(offline_rows[:U], 0, self.batch_size).T
+        full = zero + self.batch_size
         for replay, begin, end in ((offline, zero, split), (online, split, full)):
             if replay is not None and (end > begin).any() and self._fill(out, begin, end, replay, step):
                 raise ToolkitError(

@@ -133,7 +133,7 @@ def fill_steps(
     out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
     seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, G: int, chunk: int,
 ) -> int:  # fmt: skip
-    """Draw transitions of up to `n_step` steps into rows begin[u] to end[u] of each batch of `out` (U, S, B, WO).
+    """Draw transitions of up to `n_step` steps into rows begin[u, s] to end[u, s] of each batch in `out` (U, S, B, WO).
 
     `rows` is (streams, capacity, W) in the layout of `replay`; stream k holds size[k] written rows.
     Seed s reads streams [s * streams_per_seed, (s + 1) * streams_per_seed), or stream 0 alone when
@@ -152,13 +152,13 @@ def fill_steps(
     for u in range(U):
         for s in range(S):
             key, first = stream(seeds[s], step0 + u), s * streams_per_seed
-            for t in range(begin[u], end[u] + AHEAD):
-                if t < end[u]:
+            for t in range(begin[u, s], end[u, s] + AHEAD):
+                if t < end[u, s]:
                     k, i = pick(key, t, 0, size, first, count)
                     chosen[0, t], chosen[1, t] = k, i
                     ask(flat, (k * capacity + i) * W, W, n_step, chunk)
                 b = t - AHEAD
-                if b >= begin[u]:
+                if b >= begin[u, s]:
                     k, i = chosen[0, b], chosen[1, b]
                     k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk)
                     missing += left < chunk
