@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -59,6 +59,7 @@ class Learner:
         )
         states = [agent.init(torch.Generator().manual_seed(seed)) for seed in seeds]
         self.state = stack(states, self.device)
+        self._policy_share: Tensor | None = None  # (S,) of the way an update moves each seed's policy
         self._full = self._build(agent.update)
         self._critic = self._build(agent.update_critic)
 
@@ -87,8 +88,24 @@ class Learner:
             torch.compiler.cudagraph_mark_step_begin()
             self.state = pytree.tree_map(torch.clone, self.state)
         metrics: Metrics
-        self.state, metrics = (self._critic if critic_only else self._full)(self.state, packed, lr_scale)
+        before = self.state
+        self.state, metrics = (self._critic if critic_only else self._full)(before, packed, lr_scale)
+        if self._policy_share is not None:
+            self.state = self._slowed(before, self.state, self._policy_share)
         return metrics
+
+    def slow_policies(self, lr: Sequence[float]) -> None:
+        """From now on each seed's policy learns at so many times its rate, (S,); the other networks as before."""
+        self._policy_share = torch.tensor(lr, device=self.device)
+
+    def _slowed(self, before: Any, after: Any, share: Tensor) -> Any:
+        """`after` with policies that went a share of the way: what Adam adds is proportional to the learning rate."""
+        nets = {}
+        for name in self.agent.policies:
+            old, new = getattr(before, name).p, getattr(after, name).p
+            p = {k: torch.lerp(old[k], w, share.reshape(-1, *[1] * (w.dim() - 1))) for k, w in new.items()}
+            nets[name] = getattr(after, name)._replace(p=p)
+        return after._replace(**nets)
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class OnlinePlan:
     lr_schedule: Schedule
     log_every: int
     eval_steps: tuple[int, ...]
-    offline_share: Callable[[int, int], float]  # (env_step, rows of online data) -> share of the batch
+    offline_share: Callable[[int, int], float | FloatArray]  # (env_step, online rows) -> share of the batch, () or (S,)
     relabel: Relabel | None = None
 
 
@@ -233,7 +233,8 @@ def online_loop(
         step = practice.env_step
         if step > plan.warmup_steps:
             share = plan.offline_share(step, ring.written()) if data is not None else 0.0
-            rows = np.full(updates, round(share * plan.batch_size), np.int64)
+            rows = np.empty((updates, len(learner.seeds)), np.int64)
+            rows[:] = np.rint(np.multiply(share, plan.batch_size))
             # Numbers far from the offline stage's, so that its batches do not come again.
             batches = sampler.draw(practice.grad_step + (1 << 32), data, ring, rows).to(learner.device)
             for u, packed in enumerate(batches):
@@ -242,7 +243,8 @@ def online_loop(
                 fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
                 metrics = fresh if u == updates - 1 else metrics
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
-            hooks.log(step, to_values(metrics) | recent_means(practice))
+            shares = {"offline_share": (rows[0] / plan.batch_size).tolist()}
+            hooks.log(step, to_values(metrics) | shares | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
         hooks.tick(step, partial(online_state, learner, practice, ring))

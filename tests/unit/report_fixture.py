@@ -79,6 +79,11 @@ def write_curves(folder: Path, phase: str, steps: np.ndarray, levels: np.ndarray
                 row |= {"q_data": -51 - 10 * settle + offset * 10, "mc_return": true}
                 row["q_policy"] = row["q_data"] + 3 + rng.normal(0, 0.4, seeds)
                 row |= {"q_start": true - 4 - 12 * settle, "q_below_return": np.clip(rate + 0.05, 0, 1).round(1)}
+            if phase == "online":
+                row |= {
+                    "action_distance": 0.4 + 0.1 * (1 - np.exp(-place / 6)) + offset,
+                    "offline_share": [0.5] * seeds,
+                }
             log.write(phase, int(step), row)
             for part in range(4):
                 decay = 0.3 * np.exp(-(place + part / 4) / 5) + 0.05
@@ -126,6 +131,8 @@ def write_run(folder: Path, name: str = "offline2online", seeds: int = 3, pieces
         stages[stage] |= {"path_ratio": ratio, "return": -60 / stages[stage]["success"]["iqm"], "steps_to_goal": 88.0}
     for stage in stages:
         (folder / "stages" / stage).mkdir(parents=True)
+    fall = {"step": 1000, "seed": 1, "success": 0.62, "best": 0.96, "best_step": 0, "lr_policy": 0.2, "offline": 0.75}
+    stages["finetune"]["guard"] = [fall]
     baselines = {"bc": {"success": stages["clone"]["success"]}, "fbc": {"success": success(rng, 0.51, seeds)}}
     switch = {"dip": 0.043, "recovery_env_steps": 1500, "regret": 0.031, "before": stages["pretrain"]["success"]["iqm"]}
     summary = {

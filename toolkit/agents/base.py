@@ -41,6 +41,8 @@ class Agent(ABC, Generic[State]):
     """Optional fields of a batch that it reads."""
     carries: ClassVar[Mapping[str, str]] = {}
     """At the seam: networks of this agent that take over an offline network of another name."""
+    policies: ClassVar[tuple[str, ...]] = ("pi",)
+    """Networks that its actions come from: those that a guard slows down."""
 
     def __init__(self, cfg: Any, spec: Spec) -> None:
         self.cfg = cfg

@@ -35,6 +35,7 @@ class DiscreteCQL(Agent[DiscreteCQLState]):
     cfg: DiscreteCQLConfig
     summary = "CQL for a choice between actions; with alpha 0 it is double DQN"
     discrete = True
+    policies = ("Q",)
     continuous = False
 
     @property

@@ -38,6 +38,7 @@ class FQL(Agent[FQLState]):
     """
 
     Config = FQLConfig
+    policies = ("mu",)
     cfg: FQLConfig
     summary = "imitates several ways of acting at once, then climbs the critics; one knob, alpha"
 

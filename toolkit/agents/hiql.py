@@ -44,6 +44,7 @@ class HIQL(Agent[HIQLState]):
     cfg: HIQLConfig
     summary = "stitches far: one level proposes waypoints, one walks to them"
     goals = True
+    policies = ("low", "high")
     needs = frozenset({"waypoint"})
 
     @property

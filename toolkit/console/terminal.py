@@ -40,6 +40,10 @@ LABELS = {
     "q_start": "Q at the start",
     "mc_return": "true return",
     "q_below_return": "Q below return",
+    "offline_share": "recorded share",
+    "action_distance": "distance to data",
+    "guard/lr_policy": "guard, policy rate",
+    "guard/offline": "guard, recorded share",
 }
 MOST_NUMBERS = 14  # lines of the live table, so that it fits a small terminal
 LINE_SECONDS = 5.0  # between two plain lines

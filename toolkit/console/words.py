@@ -35,6 +35,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def rolled_back(line: Json) -> str:
+    """What the guard of an online stage did."""
+    return (
+        f"step {line['step']:,}: seed {line['seed']} had fallen to {rate(line['success'])} and went back to step "
+        f"{line['best_step']:,} ({rate(line['best'])}); its policy learns at {line['lr_policy']:.3g} times the rate, "
+        f"with {rate(line['offline'])} of each batch or more from the recording"
+    )
+
+
 def judged_by(stage: Json) -> str:
     """What a stage's policy is judged by: success where the task says what that is, else the return."""
     return "success" if stage.get("success") else "return"

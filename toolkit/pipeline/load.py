@@ -28,7 +28,7 @@ from toolkit.strict_yaml import Keys
 from toolkit.types import Json, ToolkitError
 
 # Of an online stage, what only agents with a buffer use.
-_NOT_ON_POLICY = ("batch_size", "n_step", "relabel", "utd", "warmup_steps", "buffer_capacity")
+_NOT_ON_POLICY = ("batch_size", "n_step", "relabel", "utd", "warmup_steps", "buffer_capacity", "guard")
 
 
 class _One(Strict):

@@ -39,7 +39,18 @@ from toolkit.types import Json, Spec, ToolkitError
 # Say how to work, not what comes out.
 _WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
 # Modules that change what a person sees, not what a stage leaves.
-_BESIDE = {"cli.py", "cli_data.py", "cli_measure.py", "command.py", "console", "export", "report", "log.py"}
+_BESIDE = {
+    "cli.py",
+    "cli_data.py",
+    "cli_measure.py",
+    "command.py",
+    "console",
+    "export",
+    "fqe.py",
+    "log.py",
+    "report",
+    "sweep.py",
+}
 
 
 def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -128,6 +139,10 @@ def _check_task(made: Plan) -> None:
         if made.card.reward.rule == "env" and block.get("config", {}).get("by") == "success":
             raise ToolkitError(
                 f"{name}.config.by: task {made.card.name} does not say what success is; expected return, got success"
+            )
+        if made.card.reward.rule == "env" and block.get("guard"):
+            raise ToolkitError(
+                f"{name}.guard: goes by success, and task {made.card.name} does not say what that is; expected null"
             )
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from toolkit.agents import CONFIGS
 from toolkit.config import Discount, Seed, Share, Strict
+from toolkit.pipeline.guard_rule import GuardRule
 from toolkit.pipeline.relabelling import RelabelGoals
 
 T = TypeVar("T")
@@ -145,6 +146,8 @@ class OnlineStage(_Training):
     """Environment steps after the warm-up in which the policy stays frozen and only the critics learn to judge it."""
     buffer_capacity: PositiveInt | None = None
     """Transitions of new experience kept for each seed; null keeps all."""
+    guard: GuardRule | None = None
+    """What to do when success falls; null lets it fall, {} takes the guard's defaults."""
     eval_every: PositiveInt = 500
     """Environment steps between two evaluations at first, so that a dip at the switch cannot hide."""
     eval_dense_until: NonNegativeInt = 10_000

@@ -17,6 +17,7 @@ from toolkit.on_policy import OnPolicyPlan, on_policy_loop
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.goals import goal_rule
+from toolkit.pipeline.guard import Guard
 from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state, task_sizes
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
@@ -83,15 +84,20 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
         learner.state = carry(on_device, learner.state, stage.seam, name, agent.carries)
     practice = Practice(EnvPool(card, len(context.seeds) * stage.envs), material.normalizer, context.seeds)
-    begin = _on_policy if agent.cfg.on_policy else _off_policy
-    memory, loop = begin(stage, card, learner, practice, material)
+    guard = Guard(stage.guard, learner) if stage.guard else None
+    if agent.cfg.on_policy:
+        memory, loop = _on_policy(stage, card, learner, practice)
+    else:
+        memory, loop = _off_policy(stage, card, learner, practice, material, guard)
 
     def snapshot(_: int) -> Saved:
         return online_state(learner, practice, memory)
 
-    watch = _watch(context, name, stage, learner, material, snapshot, found)
+    watch = _watch(context, name, stage, learner, material, snapshot, found, guard)
     if found is not None:
         tensors, meta = found
+        if guard is not None:
+            guard.restore(tensors, meta["guard"])
         inner = {key.removeprefix("practice/"): leaf for key, leaf in tensors.items() if key.startswith("practice/")}
         practice.restore(inner, meta["practice"])
         memory.restore(inner)
@@ -100,6 +106,8 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     result = _carry_out(watch, lambda: loop(watch))
     if stage.start:
         result["switch"] = switch_summary(read_metrics(context.folder.stage(name) / "metrics.jsonl"))
+    if guard is not None:
+        result["guard"] = guard.log
     return result
 
 
@@ -114,7 +122,12 @@ def _dataset(context: Context, name: str) -> Any:
 
 
 def _off_policy(
-    stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice, material: Material
+    stage: OnlineStage,
+    card: TaskCard,
+    learner: Learner,
+    practice: Practice,
+    material: Material,
+    guard: Guard | None,
 ) -> tuple[Memory, Loop]:
     """A ring for each environment, and the loop that draws batches from it and from the recording."""
     # An episode takes one row more than it has steps, so that twice the steps hold everything.
@@ -122,6 +135,7 @@ def _off_policy(
     goal = practice.pool.achieved.shape[1]
     ring = Replay.ring(learner.agent.spec, goal, len(practice.seeds), stage.envs, capacity)
     data = material.replay if stage.seam.data == "keep" else None
+    share = offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0)
     plan = OnlinePlan(
         env_steps=stage.env_steps,
         envs=stage.envs,
@@ -134,15 +148,13 @@ def _off_policy(
         lr_schedule=stage.lr_schedule,
         log_every=stage.log_every,
         eval_steps=evaluation_steps(stage),
-        offline_share=offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0),
+        offline_share=guard.share(share) if guard else share,
         relabel=goal_rule(card, stage, learner.agent),
     )
     return ring, partial(online_loop, learner, data, practice, ring, plan)
 
 
-def _on_policy(
-    stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice, material: Material
-) -> tuple[Memory, Loop]:
+def _on_policy(stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice) -> tuple[Memory, Loop]:
     """One rollout, and the loop that learns from it and forgets it."""
     steps = stage.rollout or card.max_episode_steps
     agent = learner.agent
@@ -166,6 +178,7 @@ def _watch(
     material: Material,
     snapshot: Callable[[int], Saved],
     found: Found | None,
+    guard: Guard | None = None,
 ) -> Watch:
     online = isinstance(stage, OnlineStage)
     if stage.starts == "far" and not material.far_starts:
@@ -183,7 +196,8 @@ def _watch(
         gamma=stage.gamma,
         checkpoint_every_s=stage.checkpoint_every_s,
     )
-    return Watch(context, name, stage.agent, learner, material, schedule, snapshot, found[1] if found else None)
+    resumed = found[1] if found else None
+    return Watch(context, name, stage.agent, learner, material, schedule, snapshot, resumed, guard)
 
 
 def _go_on(learner: Learner, watch: Watch, found: Found | None) -> int:

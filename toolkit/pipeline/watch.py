@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 from toolkit import checkpoint
+from toolkit.console import rolled_back
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.learner import Learner
 from toolkit.log import MetricsLog, TensorBoardLog
 from toolkit.maze import Cell
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.folder import Refused
+from toolkit.pipeline.guard import Guard
 from toolkit.pipeline.material import Material, sample
 from toolkit.pipeline.pictures import write_routes
 from toolkit.policy import describe, policy_tensors
@@ -44,7 +46,7 @@ class Watch:
     """`train.Hooks` of one stage.
 
     `result` is the summary of the last evaluation, kept in the checkpoint. `snapshot` gives the loop's state at a step
-    at which it is whole.
+    at which it is whole. A `guard` hears of every evaluation, and after the last one what it rolled back to is played.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Watch:
         schedule: Schedule,
         snapshot: Callable[[int], Saved],
         resumed: Json | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.context, self.name, self.schedule, self.snapshot = context, name, schedule, snapshot
+        self.guard = guard
         self.material = material
         card, folder = context.plan.card, context.folder
         self.policy = describe(agent_name, learner.agent, card, learner.seeds, material.far_starts)
@@ -81,6 +85,15 @@ class Watch:
         last = step >= self.schedule.total
         if step == 0 and not self.schedule.first:
             return
+        result = self._measure(learner, step, last)
+        if self._rolled_back(step, result) and last:
+            result = self._measure(learner, step, last)
+        if last:
+            self.result = summarise(result)
+            routes = self.context.folder.stage(self.name) / "routes.json"
+            write_routes(routes, result, self.context.plan.card, learner.seeds, self.material.far_starts)
+
+    def _measure(self, learner: Learner, step: int, last: bool) -> EvalResult:
         try:
             with self.context.interrupt.waiting(False):
                 result = self._play(learner, last)
@@ -88,12 +101,19 @@ class Watch:
             if step > 0:
                 self._save(self.snapshot(step), pending=True)
             raise
-        values = self._outcome(result) | self._beliefs(learner, result)
-        self._write(step, values)
-        if last:
-            self.result = summarise(result)
-            routes = self.context.folder.stage(self.name) / "routes.json"
-            write_routes(routes, result, self.context.plan.card, learner.seeds, self.material.far_starts)
+        self._write(step, self._outcome(result) | self._beliefs(learner, result))
+        return result
+
+    def _rolled_back(self, step: int, result: EvalResult) -> bool:
+        """Whether the guard has taken a seed back; it says so."""
+        if self.guard is None:
+            return False
+        lines = self.guard.judge(step, result.success.mean(1).tolist())
+        if lines:
+            self._write(step, self.guard.values())
+        for line in lines:
+            self.context.console.note(f"{self.name}: guard, {rolled_back(line)}")
+        return bool(lines)
 
     def log(self, step: int, values: Values) -> None:
         """Write a line of metrics."""
@@ -143,19 +163,22 @@ class Watch:
         return values | {"mc_return": result.discounted.astype(np.float32).mean(1).tolist()}
 
     def _beliefs(self, learner: Learner, result: EvalResult) -> Values:
-        """What the critics say of the data, of the policy there, and of the episodes just played; none, no numbers."""
+        """How far the policy is from the data's actions; what the critics say of both, and of the episodes played."""
+        distance: Values = {}
         values: Values = {}
         if self.watched is not None:
             obs, action = (np.broadcast_to(x, (len(learner.seeds), *x.shape)).copy() for x in self.watched)
+            chosen = greedy(learner, obs)
+            distance["action_distance"] = np.linalg.norm(chosen - action, axis=-1).mean(1).tolist()
             values["q_data"] = value(learner, obs, action).mean(1).tolist()
-            values["q_policy"] = value(learner, obs, greedy(learner, obs)).mean(1).tolist()
+            values["q_policy"] = value(learner, obs, chosen).mean(1).tolist()
         starts = self.material.normalizer(result.start_inputs)
         q_start = value(learner, starts, greedy(learner, starts))
         values["q_start"] = q_start.mean(1).tolist()
-        if np.isnan(q_start).all():
-            return {}
+        if np.isnan(q_start).all():  # an agent without critics
+            return distance
         values["q_below_return"] = (q_start <= result.discounted.astype(np.float32)).mean(1).tolist()
-        return values
+        return distance | values
 
     def _save(self, saved: Saved, pending: bool = False) -> None:
         tensors, meta = saved
@@ -166,6 +189,7 @@ class Watch:
             )
         mean, std = self.material.normalizer
         flat = policy_tensors(tensors["agent"], mean, std) | checkpoint.flatten(tensors.get("practice", {}), "practice")
+        kept, guard = self.guard.state() if self.guard else ({}, None)
         meta = {
             "policy": self.policy,
             "key": self.context.plan.keys[self.name],
@@ -173,9 +197,10 @@ class Watch:
             "result": self.result,
             "evaluation_due": pending,
             "threads": torch.get_num_threads(),
+            "guard": guard,
             **meta,
         }
-        checkpoint.save(self.context.checkpoint(self.name), flat, meta)
+        checkpoint.save(self.context.checkpoint(self.name), flat | kept, meta)
         self.context.folder.elapsed(self.name, self.wall_s)
         self.saved_at = time.monotonic()
 

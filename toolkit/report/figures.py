@@ -22,6 +22,10 @@ BELIEFS = {
     "q_start": "Q at the start",
     "mc_return": "true return",  # from the start
 }
+TO_DATA = {
+    "offline_share": ("Recorded share", "Share of each batch that comes from the recording."),
+    "action_distance": ("Distance to the data", "Between the policy's actions and those recorded in the same states."),
+}
 SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
 NO_LIMITS = (-math.inf, math.inf)
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
@@ -110,8 +114,33 @@ def switch_figure(run: Run) -> Figure | None:
         [curve],
         "environment steps after the switch",
         y_range,
-        extras=lambda x, y: _switch_marks(curve, before, recovery, x, y),
+        extras=lambda x, y: _switch_marks(curve, before, recovery, x, y) + _rollbacks(stages[0], x, y),
     )
+
+
+def switch_figures(run: Run) -> list[Figure]:
+    """What the critics believed in the first steps online, and how far batches and policy went from the recording."""
+    stages = run.curves("online")
+    if not stages:
+        return []
+    unit, stage = "environment steps after the switch", stages[0]
+    beliefs = [stage_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
+    beliefs = [curve.until(SWITCH_STEPS) for curve in beliefs]
+    figures = []
+    if any(np.isfinite(curve.values).any() for curve in beliefs[:-1]):
+        figures.append(_value_figure(run, "Q and truth through the switch", "", beliefs, unit))
+    for name, (title, caption) in TO_DATA.items():
+        curve = stage_curve(stage, name, title.lower(), 1).until(SWITCH_STEPS)
+        y_range = SUCCESS if name == "offline_share" else None
+        figures.append(curve_figure(title, caption, [curve], unit, y_range))
+    return [figure for figure in figures if figure]
+
+
+def _rollbacks(stage: Stage, x: Axis, y: Axis) -> Markup:
+    """A line wherever the guard took a seed back."""
+    steps = [step for step in series(stage.rows, "guard/lr_policy")[0].tolist() if step <= x.high]
+    lines = [tag("line", class_="rollback", x1=x.at(step), x2=x.at(step), y1=TOP, y2=y.start) for step in steps]
+    return Markup("").join(lines)
 
 
 def _switch_marks(curve: Curve, before: float, recovery: float, x: Axis, y: Axis) -> Markup:
@@ -190,7 +219,8 @@ def _value_figure(run: Run, title: str, caption: str, curves: Sequence[Curve], u
         top, bottom = (min(max(y.at(bound), y.end), y.start) for bound in (high, low))
         return tag("rect", class_="possible", x=x.start, y=top, width=x.end - x.start, height=bottom - top)
 
-    return curve_figure(title, f"{caption} Shaded: the returns that are possible.", curves, unit, extras=possible)
+    caption = f"{caption} Shaded: the returns that are possible.".lstrip()
+    return curve_figure(title, caption, curves, unit, extras=possible)
 
 
 def loss_figures(run: Run) -> list[Figure]:

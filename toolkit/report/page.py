@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from toolkit.console import rolled_back
 from toolkit.report import figures
 from toolkit.report.html import render_page, show_duration, show_number, show_rate, show_score, write_page
 from toolkit.report.maze_picture import maze_figures, route_figures
@@ -35,6 +36,8 @@ def render(run: Run) -> str:
         more=more,
         switch=figures.switch_figure(run),
         switch_facts=_switch_facts(run),
+        switch_more=figures.switch_figures(run),
+        guard=[rolled_back(line) for line in run.guard],
         values=figures.value_figures(run),
         maze=[*maze_figures(run), *figures.stitching_figures(run), *route_figures(run)],
         far=any(stage.routes and stage.routes.get("far_starts") for stage in run.stages),

@@ -59,6 +59,7 @@ class Run:
     before: Stage | None
     after: Stage | None
     switch: Json
+    guard: Sequence[Json]  # what it rolled back, in the order of the stages
     return_range: tuple[float, float]  # of the returns that are possible; NaN where unknown
     wall_s: float
     peak_rss_mb: float
@@ -106,6 +107,7 @@ def read_run(folder: Path) -> Run:
         before=stages[before] if before and stages[before].score else None,
         after=stages[after] if after and stages[after].score else None,
         switch=_dict(summary.get("switch")),
+        guard=[line for entry in summary["stages"].values() for line in entry.get("guard") or []],
         return_range=(real(low), real(high)),
         wall_s=real(summary.get("wall_s")),
         peak_rss_mb=real(summary.get("peak_rss_mb")),
