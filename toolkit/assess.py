@@ -27,6 +27,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def start_cells(policy: Policy, starts: Starts | None, where: str | Path) -> tuple[Starts, list[Cell] | None]:
+    """Where episodes begin, in words and as cells; None takes far where the checkpoint knows such cells."""
+    if starts is None:
+        starts = "far" if policy.far_starts else "all"
+    if starts == "far" and not policy.far_starts:
+        raise ToolkitError(f"{where}: knows no far starts; use --starts all")
+    return starts, policy.far_starts if starts == "far" else None
+
+
 def evaluate_run(
     run_or_checkpoint: str | Path,
     episodes: int = 100,
@@ -51,7 +60,6 @@ def evaluate_run(
     policy = load_policy(run_or_checkpoint)
     if video is not None and not policy.card.in_maze:
         raise ToolkitError(f"{video}: films show a maze from above, and task {policy.card.name} is played in none")
-    starts = starts or ("far" if policy.far_starts else "all")
     place = find_checkpoint(run_or_checkpoint)
     summary, result = _measure(policy, place, episodes, starts, until_ci, workers, video is not None, progress)
     if video is not None and result.routes is not None:
@@ -110,16 +118,14 @@ def _measure(
     policy: Policy,
     place: Path,
     episodes: int,
-    starts: Starts,
+    starts: Starts | None,
     until_ci: float | None,
     workers: int | None,
     record: bool,
     progress: Progress | None,
 ) -> tuple[Json, EvalResult]:
     """Play with one checkpoint's policies and sum up."""
-    if starts == "far" and not policy.far_starts:
-        raise ToolkitError(f"{place}: knows no far starts; use --starts all")
-    cells = policy.far_starts if starts == "far" else None
+    starts, cells = start_cells(policy, starts, place)
     result = _play(policy, cells, episodes, until_ci, workers or cores(), record, progress)
     summary: Json = {
         "checkpoint": str(place),

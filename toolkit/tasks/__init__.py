@@ -2,7 +2,8 @@
 
 from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
 from toolkit.tasks.env import TaskEnv, make_env
+from toolkit.tasks.physics import Physics
 from toolkit.tasks.pool import EnvPool
 from toolkit.tasks.relabel import relabel
 
-__all__ = ["EnvPool", "Goal", "Reward", "Start", "TaskCard", "TaskEnv", "load_card", "make_env", "relabel"]
+__all__ = ["EnvPool", "Goal", "Physics", "Reward", "Start", "TaskCard", "TaskEnv", "load_card", "make_env", "relabel"]

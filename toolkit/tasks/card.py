@@ -15,6 +15,7 @@ from toolkit.catalog import find
 from toolkit.config import Problem, Strict, load_model
 from toolkit.maze import Cell, Maze
 from toolkit.strict_yaml import Keys
+from toolkit.tasks.physics import Physics
 from toolkit.tasks.pointmaze import is_maze, maze_of
 from toolkit.tasks.registry import registry_spec
 from toolkit.types import BoolArray, Episodes, FloatArray, Json, ToolkitError
@@ -80,6 +81,7 @@ class TaskCard(Strict):
     goal: Goal = Goal()
     start: Start = Start()
     reward: Reward = Reward()
+    physics: Physics = Physics()
 
     @model_validator(mode="after")
     def _fits_together(self) -> TaskCard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Protocol
 
 import gymnasium
@@ -66,6 +67,8 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         self._own, self._dense = card.reward.rule == "env", card.reward.rule == "dense"
         self._price, self._prize, self._limit = card.reward.step, card.reward.success, card.max_episode_steps
         self._near = 1.01 * card.goal.radius
+        self._noise, self._delay = card.physics.noise, card.physics.delay
+        self._late: deque[Any] = deque()  # actions that have not come through yet
         self._steps = 0
 
     @property
@@ -93,10 +96,15 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         super().reset(seed=seed)
         observation = self._simulator.reset(self.np_random, options or {})
         self._steps = 0
-        return observation, {"is_success": self._simulator.own.success if self._own else self._reached(observation)}
+        self._late = deque(np.zeros(self.actions.dim, np.float32) for _ in range(self._delay))
+        success = self._simulator.own.success if self._own else self._reached(observation)
+        return self._blurred(observation) if self._noise else observation, {"is_success": success}
 
     def step(self, action: npt.NDArray[np.float32] | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply one action in [-1, 1], (A,); what lies outside is clipped by the simulator."""
+        if self._delay:
+            self._late.append(np.array(action))
+            action = self._late.popleft()
         observation = self._simulator.step(self._apply(action))
         self._steps += 1
         reward, terminated, over, success = self._simulator.own
@@ -107,6 +115,8 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
             if self._dense:
                 reward = float(self.card.pay(observation["achieved_goal"], observation["desired_goal"]))
         truncated = not terminated and (over or self._steps >= self._limit)
+        if self._noise:
+            observation = self._blurred(observation)
         return observation, reward, terminated, truncated, {"is_success": success}
 
     def twin(self) -> TaskEnv:
@@ -124,6 +134,12 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
     def close(self) -> None:
         """Free the renderer."""
         self._simulator.close()
+
+    def _blurred(self, observation: Observation) -> Observation:
+        """The state with noise; goals, reward and success are of the true one."""
+        state = observation["observation"]
+        noise = self._noise * self.np_random.standard_normal(state.shape)
+        return {**observation, "observation": (state + noise).astype(state.dtype)}
 
     def _reached(self, observation: Observation) -> bool:
         """The card's rule; most steps are so far off that a glance at one coordinate answers it."""

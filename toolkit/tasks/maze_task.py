@@ -24,6 +24,7 @@ class MazeTask(PointMaze):
 
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
         super().__init__(card.env_id, card.env_kwargs, render_mode)
+        card.physics.alter(self._model, card.name)
         self._card = card
         self.actions: Scaled | Choices = pushes(card.directions) if card.directions else Scaled(self.action_space)
 

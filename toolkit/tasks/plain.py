@@ -42,6 +42,7 @@ class Plain:
             self._env: Any = gymnasium.make(card.env_id, -1, disable_env_checker=True, **arguments)
         except (gymnasium.error.Error, TypeError, ImportError, OSError) as error:
             raise ToolkitError(f"task {card.name}: {card.env_id} cannot be made as env_kwargs say: {error}") from None
+        card.physics.alter(getattr(self._env.unwrapped, "model", None), card.name)
         self.env_spec = self._env.spec
         self.observation_space = self._observed(self._env.observation_space)
         self.actions = self._acting(self._env.action_space)
