@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from toolkit.cli_data import ROOT, Dataset, Format, Root, Task
 from toolkit.command import AsJson, Workers, answer, episodes_shown
-from toolkit.types import Json
+from toolkit.types import Json, ToolkitError
 
+Values = Annotated[str | None, typer.Option(metavar="VALUE,VALUE,...")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (advise, report, compare, stitch):
+    for command in (advise, report, compare, stitch, sweep, ope):
         app.command()(command)
 
 
@@ -109,3 +111,85 @@ def stitch(
         return [line for entry in result["runs"] for line in [entry["run"], *table(entry)]]
 
     answer(call, as_json, lines)
+
+
+def sweep(
+    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
+    mass: Values = None,
+    friction: Values = None,
+    damping: Values = None,
+    gain: Values = None,
+    noise: Values = None,
+    delay: Values = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed in each cell of the grid.")] = 50,
+    starts: Annotated[
+        Literal["far", "all"] | None,
+        typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
+    ] = None,
+    workers: Workers = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for sweep.json and the heat map, sweep.html.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained policy under other physics: a grid of one or two factors.
+
+    Mass, friction, damping and gain (of the actuators) are factors on the simulator's own; noise is the standard
+    deviation on each number of the observation, delay the steps by which actions come late.
+    """
+    given = {"mass": mass, "friction": friction, "damping": damping, "gain": gain, "noise": noise, "delay": delay}
+
+    def call() -> Json:
+        factors = {name: _numbers(name, text) for name, text in given.items() if text is not None}
+
+        from toolkit.report.heat import sweep_page
+        from toolkit.sweep import sweep_run
+
+        with episodes_shown("sweep") as show:
+            result = sweep_run(run, factors, episodes, starts, workers, show)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            (out / "sweep.html").write_text(sweep_page(result), encoding="utf-8")
+        return result
+
+    def lines(result: Json) -> list[str]:
+        from toolkit.sweep import table
+
+        return table(result)
+
+    answer(call, as_json, lines)
+
+
+def ope(
+    runs: Runs,
+    data: Annotated[str | None, typer.Option(help="Minari data set to judge by; default: each run's own.")] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates of the fitted Q of each policy.")] = 3_000,
+    gamma: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9999, help="Discount; default: the largest of the stages.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the policies of runs by recorded data alone (fitted Q evaluation), beside what the simulator paid."""
+
+    def call() -> Json:
+        from toolkit.pipeline.ope import rank_runs
+
+        with episodes_shown("ope", "updates") as show:
+            return rank_runs(runs, data, updates, gamma, show)
+
+    def lines(result: Json) -> list[str]:
+        from toolkit.pipeline.ope import table
+
+        return table(result)
+
+    answer(call, as_json, lines)
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    """Different numbers, separated by commas."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or len(set(values)) < len(values):
+        raise ToolkitError(f"--{name} {text}: expected different numbers with commas between them, such as 0.5,1,2")
+    return values

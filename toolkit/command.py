@@ -34,8 +34,8 @@ def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]
 
 
 @contextlib.contextmanager
-def episodes_shown(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A console with one stage, moved by calls of (episodes done, episodes in all)."""
+def episodes_shown(name: str, unit: str = "episodes") -> Iterator[Callable[[int, int], None]]:
+    """A console with one stage, moved by calls of (episodes done, episodes in all), or of another unit."""
     from toolkit.console import Console
 
     with Console() as console:
@@ -44,7 +44,7 @@ def episodes_shown(name: str) -> Iterator[Callable[[int, int], None]]:
         def show(done: int, total: int) -> None:
             nonlocal started
             if not started:
-                console.stage_started(name, total, "episodes")
+                console.stage_started(name, total, unit)
                 started = True
             console.advance(done)
 

@@ -82,6 +82,11 @@ class Policy:
         """The agent's state of the seed that `predict` speaks for, without a seed axis."""
         return torch.utils._pytree.tree_map(lambda leaf: leaf[0], self._one)
 
+    @property
+    def states(self) -> Any:
+        """The agent's states, stacked over the seeds."""
+        return self._state
+
     @torch.no_grad()
     def act(self, inputs: FloatArray) -> FloatArray:
         """Greedy actions of every seed, (S, N, O) -> (S, N, A)."""

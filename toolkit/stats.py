@@ -223,6 +223,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
+def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Spearman's rank correlation, equal values at their mean rank; NaN for fewer than two, or all equal."""
+    ranks = []
+    for values in (np.asarray(x, np.float64), np.asarray(y, np.float64)):
+        below, same = (compare(values[:, None], values).sum(1) for compare in (np.greater, np.equal))
+        ranks.append(below + (same - 1) / 2)
+    if len(ranks[0]) < 2 or min(rank.std() for rank in ranks) == 0.0:
+        return math.nan
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def _by_task(scores: npt.ArrayLike) -> Numbers:
     values = np.asarray(scores, np.float64)
     return values.reshape(-1, 1) if values.ndim == 1 else values

@@ -21,6 +21,8 @@ import pytest
 from benchmarks.kill9 import differences, fingerprint
 from toolkit.checkpoint import exists, load
 from toolkit.evaluate import evaluate
+from toolkit.pipeline.ope import rank_runs
+from toolkit.pipeline.ope import table as ranking
 from toolkit.pipeline.runner import run_pipeline
 from toolkit.pipeline.stitch import stitch_runs
 from toolkit.policy import load_policy
@@ -321,3 +323,17 @@ def test_stitching_of_a_finished_run(copy: Path) -> None:
     shutil.rmtree(copy / "stages")
     with pytest.raises(ToolkitError, match="expected a run with a finished"):
         stitch_runs([copy])
+
+
+def test_ranking_of_a_finished_run_without_its_simulator(copy: Path) -> None:
+    found = rank_runs([copy], updates=5)
+    rows = found["policies"]
+    assert {(row["stage"], row["seed"]) for row in rows} == {
+        (stage, seed) for stage in ("clone", "pretrain", "finetune") for seed in (3, 5)
+    }
+    assert [row["estimate"] for row in rows] == sorted((row["estimate"] for row in rows), reverse=True)
+    assert found["gamma"] == 0.99
+    assert found["regret"] == max(row["return"] for row in rows) - rows[0]["return"] >= 0
+    elsewhere = rank_runs([copy], data=str(copy / "data/pointmaze/umaze-stitch-v0"), updates=5)
+    assert elsewhere == found
+    assert len(ranking(found)) == len(rows) + 2

@@ -18,11 +18,21 @@ from toolkit.stats import (
     performance_profile,
     probability_of_improvement,
     seed_ci,
+    spearman,
     success_ci,
     success_summary,
     value_summary,
     wilson_ci,
 )
+
+
+def test_rank_correlation_known_answers() -> None:
+    assert spearman([1, 2, 3], [10, 1000, 1001]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))  # the formula without ties
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486832980505138)  # scipy.stats.spearmanr
+    assert math.isnan(spearman([1.0], [2.0]))
+    assert math.isnan(spearman([1.0, 1.0], [2.0, 3.0]))
 
 
 def test_iqm_known_answers() -> None:

@@ -62,7 +62,7 @@ def stitch_runs(
 def _stitch_run(run: Path, episodes: int, workers: int, progress: Progress | None) -> list[Json]:
     """One entry for each recording that stages of the run learned from."""
     found = []
-    for dataset, stages in _by_dataset(run).items():
+    for dataset, stages in by_dataset(run).items():
         policies = {name: load_policy(run / "stages" / name) for name in stages}
         first: Policy = next(iter(policies.values()))
         ladder = Ladder(first.card, relabel(first.card, read_minari(run / dataset)))
@@ -78,7 +78,7 @@ def _stitch_run(run: Path, episodes: int, workers: int, progress: Progress | Non
     return found
 
 
-def _by_dataset(run: Path) -> dict[str, list[str]]:
+def by_dataset(run: Path) -> dict[str, list[str]]:
     """Training stages that are done, by the path of the recording each learned from, in the order of its pipeline."""
     manifests = {path.parent.name: read_json(path) or {} for path in (run / "stages").glob(f"*/{MANIFEST}")}
     found: dict[str, list[str]] = {}

@@ -1,0 +1,148 @@
+"""Fitted Q evaluation: what a policy is worth by recorded data alone, without a simulator (level 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor
+
+from toolkit.agents import Agent
+from toolkit.agents.configs.base import AgentConfig, Polyak
+from toolkit.data.replay import Normalizer, Replay
+from toolkit.learner import Learner
+from toolkit.nn import Net, Params, init_mlp, mlp, optimised, polyak
+from toolkit.policy import Policy
+from toolkit.train import OfflinePlan, Saved, Values, offline_loop
+from toolkit.types import Batch, Episodes, FloatArray, Metrics, ToolkitError
+
+
+class FQEConfig(AgentConfig):
+    """Hyper-parameters of the evaluation."""
+
+    lr: PositiveFloat = 1e-3
+    """Learning rate of Q."""
+    polyak: Polyak = 0.1
+    """Share of Q mixed into its target at each update."""
+
+
+class FQEState(NamedTuple):
+    """The fitted network, and the state of the agent whose policy is judged, which never changes."""
+
+    Q: Net
+    Q_targ: Params
+    judged: Any
+
+
+class FQE(Agent[FQEState]):
+    """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738), algorithm 3.
+
+    y   = r + discount Q_targ(s', pi(s'))      pi is the judged policy without noise
+    L_Q = E (Q(s, a) - y)^2
+
+    Order: Q; Q_targ. Reads: Q <- Q_targ, pi.
+    Deviations: the target follows slowly where the paper fits each one to the end; targets stay within the returns
+    that the task's rewards allow.
+    """
+
+    Config = FQEConfig
+    cfg: FQEConfig
+
+    def __init__(self, cfg: FQEConfig, judged: Agent[Any], returns: tuple[float, float] | None = None) -> None:
+        super().__init__(cfg, judged.spec)
+        self.judged, self.returns = judged, returns or (-math.inf, math.inf)
+
+    def init(self, generator: torch.Generator) -> FQEState:
+        """A fresh network; the judged policy's state is to be put in its place.
+
+        It begins at the worst return where that is known: who reaches the goal stands out first, and who does not is
+        right from the start.
+        """
+        Q = init_mlp([self.spec.obs_dim + self.spec.action_dim, *self.cfg.hidden, 1], generator)
+        if math.isfinite(self.returns[0]):
+            last = f"b{len(self.cfg.hidden)}"
+            Q[last] = torch.full_like(Q[last], self.returns[0])
+        return FQEState(optimised(Q), Q, self.judged.init(generator))
+
+    def update(self, st: FQEState, b: Batch) -> tuple[FQEState, Metrics]:
+        """Q, then its target."""
+        still = torch.zeros((*b.next_obs.shape[:-1], self.judged.act_noise_dim), device=b.obs.device)
+        after = _q(st.Q_targ, b.next_obs, self.judged.act(st.judged, b.next_obs, still))
+        y = (b.reward + b.discount * after).clamp(*self.returns)
+
+        def loss(p: Params) -> tuple[Tensor, Metrics]:
+            value = ((_q(p, b.obs, b.action) - y) ** 2).mean()
+            return value, {"loss/Q": value.detach()}
+
+        Q, metrics = st.Q.descend(loss, self.cfg.lr * b.lr_scale)
+        return FQEState(Q, polyak(st.Q_targ, Q.p, self.cfg.polyak), st.judged), metrics
+
+    def act(self, st: FQEState, obs: Tensor, noise: Tensor) -> Tensor:
+        """The judged policy's action."""
+        return self.judged.act(st.judged, obs, noise)
+
+    @property
+    def act_noise_dim(self) -> int:
+        """The judged policy's."""
+        return self.judged.act_noise_dim
+
+    def q(self, st: FQEState, obs: Tensor, action: Tensor) -> Tensor:
+        """The fitted value."""
+        return _q(st.Q.p, obs, action)
+
+
+def _q(p: Params, obs: Tensor, action: Tensor) -> Tensor:
+    return mlp(p, torch.cat([obs, action], -1)).squeeze(-1)
+
+
+class _Hooks:
+    """Nothing is measured on the way."""
+
+    def __init__(self, progress: Callable[[int], None]) -> None:
+        self._progress = progress
+
+    def evaluate(self, learner: Learner, step: int) -> None:
+        pass
+
+    def log(self, step: int, values: Values) -> None:
+        pass
+
+    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+        self._progress(step)
+
+
+def estimate(
+    policy: Policy,
+    episodes: Episodes,
+    gamma: float,
+    updates: int = 3_000,
+    batch_size: int = 256,
+    config: FQEConfig | None = None,
+    progress: Callable[[int], None] = lambda step: None,
+) -> FloatArray:
+    """Discounted return of each of the policy's seeds from the recorded initial states, (S,).
+
+    `episodes` hold the rewards to be judged by. Raises ToolkitError where their sizes are not the policy's.
+    """
+    card, spec = policy.card, policy.agent.spec
+    inputs = card.inputs(episodes)
+    if (inputs.shape[1], episodes.action.shape[1]) != (spec.obs_dim, spec.action_dim):
+        raise ToolkitError(
+            f"the data has {inputs.shape[1]} numbers in a policy's input and {episodes.action.shape[1]} in an action; "
+            f"expected {spec.obs_dim} and {spec.action_dim}, as in task {card.name}"
+        )
+    normalizer = Normalizer(policy.mean.numpy(), policy.std.numpy())
+    replay = Replay.from_episodes(episodes, normalizer(inputs), gamma, card.cut_value(gamma))
+    learner = Learner(FQE(config or FQEConfig(), policy.agent, card.return_range(gamma)), policy.seeds, updates)
+    state = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), policy.states)
+    learner.state = learner.state._replace(judged=state)
+    plan = OfflinePlan(updates, batch_size, 1, gamma, "cosine", log_every=updates, eval_every=updates)
+    offline_loop(learner, replay, normalizer, plan, _Hooks(progress))
+    begin = torch.from_numpy(normalizer(inputs[episodes.starts[:-1]])).to(learner.device)
+    obs = begin.expand(len(policy.seeds), *begin.shape)
+    action = learner.act(obs, torch.zeros((*obs.shape[:-1], learner.agent.act_noise_dim), device=learner.device))
+    return np.asarray(learner.q(obs, action).mean(1).cpu().numpy(), np.float32)
