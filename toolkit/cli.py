@@ -112,7 +112,7 @@ def evaluate(
     video: Annotated[
         Path | None, typer.Option(help="Film of each seed's best, median and worst episode, .mp4 or .gif.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json; with --all a page too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained policy: success, return, steps, routes."""
@@ -125,7 +125,12 @@ def evaluate(
             raise ToolkitError("--video films one policy; expected it without --all, for a run or one of its stages")
         with episodes_shown("evaluate") as show:
             if every:
-                return evaluate_all(run, episodes, starts, workers, out, show, until_ci)
+                found = evaluate_all(run, episodes, starts, workers, out, show, until_ci)
+                if out is not None:
+                    from toolkit.report.evaluation import write_curve
+
+                    found["page"] = str(write_curve(found, out))
+                return found
             return evaluate_run(run, episodes, starts, workers, out, video, show, until_ci)
 
     def lines(summary: Json) -> list[str]:

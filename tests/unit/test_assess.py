@@ -18,6 +18,7 @@ from toolkit.agents import AGENTS
 from toolkit.assess import _ends, curve, evaluate_all, evaluate_run, table
 from toolkit.learner import Learner
 from toolkit.policy import describe, policy_tensors
+from toolkit.report.evaluation import write_curve
 from toolkit.tasks import Goal, TaskCard
 from toolkit.types import Spec, ToolkitError
 
@@ -80,6 +81,8 @@ def test_every_checkpoint_in_the_order_of_training(tmp_path: Path) -> None:
     assert found["checkpoints"][0]["return"] == one["return"], "the same episodes"
     lines = curve(found)
     assert len(lines) == 5 and "success 0.000" in lines[2]
+    page = write_curve(found, tmp_path / "out").read_text(encoding="utf-8")
+    assert "3 checkpoints" in page and "second, 0" in page
     stage = evaluate_all(run / "stages" / "first", episodes=2, workers=1)
     assert [entry["stage"] for entry in stage["checkpoints"]] == ["first", "first"]
 
