@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from toolkit.data.replay import Goals, Normalizer, Relabel, Replay, push
 from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
 from toolkit.types import Episodes, FloatArray, Spec
 
+Tail = Any  # what gives action j behind the end of an episode; None where none is asked for
 M64, GAMMA = (1 << 64) - 1, 0x9E3779B97F4A7C15
 
 
@@ -56,30 +58,54 @@ def reference_left(replay: Replay, k: int, i: int) -> int:
     return left if left >= 0 else int(replay.head[k] - i) % replay.rows.shape[1]
 
 
-def reference_pick(replay: Replay, seed_index: int, seed: int, step: int, b: int, chunk: int = 1) -> tuple[int, int]:
+def reference_begins(replay: Replay, k: int, i: int, chunk: int, cut: bool = True) -> bool:
+    """Whether a chunk can be drawn from row (k, i): it is whole, or the task ends within it."""
+    left = reference_left(replay, k, i)
+    ends = replay.rows[k, (i + left - 1) % len(replay.rows[k]), TERMINATED] == 1
+    return left >= chunk or (cut and left > 0 and bool(ends))
+
+
+def reference_pick(
+    replay: Replay, seed_index: int, seed: int, step: int, b: int, chunk: int = 1, cut: bool = True
+) -> tuple[int, int]:
     count = max(replay.streams_per_seed, 1)
     j = 0
     while True:
         bits = draw(seed, step, b, j)
         k = seed_index * replay.streams_per_seed + below(mix(bits ^ 0xBF58476D1CE4E5B9), count)
         i = below(bits, int(replay.size[k]))
-        if reference_left(replay, k, i) >= chunk:
+        if reference_begins(replay, k, i, chunk, cut):
             return k, i
         j += 1
 
 
-def join(replay: Replay, k: int, i: int, to: int, reward: float, discount: float, chunk: int) -> FloatArray:
+def reference_tail(replay: Replay, seed_index: int, seed: int, step: int, b: int, j: int) -> FloatArray:
+    """What stands for action j of a chunk that the task's end has cut short: any recorded one."""
+    bits = draw(seed, step, b, (1 << 18) + j)
+    k = seed_index * replay.streams_per_seed + below(mix(bits ^ 0xBF58476D1CE4E5B9), max(replay.streams_per_seed, 1))
+    i = below(bits, int(replay.size[k]))
+    i = i - 1 if replay.rows[k, i, LEFT] == 0 else i
+    action: FloatArray = replay.rows[k, i, -replay.spec.action_dim :]
+    return action
+
+
+def join(
+    replay: Replay, k: int, i: int, to: int, reward: float, discount: float, chunk: int, tail: Tail = None
+) -> FloatArray:
     """One row of a batch from its parts: transition at i, observation and next action at `to`."""
     O, A = replay.spec.obs_dim, replay.spec.action_dim
     rows = replay.rows[k]
-    actions = [rows[(i + j) % len(rows), -A:] for j in range(chunk)]
+    left = reference_left(replay, k, i)
+    actions = [rows[(i + j) % len(rows), -A:] if j < left else tail(j) for j in range(chunk)]
     after = [rows[to, -A:], np.zeros((chunk - 1) * A)]
     obs, next_obs = rows[i, -O - A : -A], rows[to, -O - A : -A]
     parts = [obs, *actions, next_obs, *after, [reward, discount, rows[i, RETURN]]]
     return np.concatenate(parts).astype(np.float32)
 
 
-def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float, chunk: int = 1) -> FloatArray:
+def reference_steps(
+    replay: Replay, k: int, i: int, n: int, gamma: float, chunk: int = 1, tail: Tail = None
+) -> FloatArray:
     """One row of a batch without noise, computed the plain way."""
     rows, first = replay.rows[k], i
     reward, discount = np.float32(0), np.float32(1)
@@ -93,7 +119,7 @@ def reference_steps(replay: Replay, k: int, i: int, n: int, gamma: float, chunk:
             break
         if rows[i, LEFT] == 0:
             break
-    return join(replay, k, first, i, reward, discount, chunk)
+    return join(replay, k, first, i, reward, discount, chunk, tail)
 
 
 def reference_goal(

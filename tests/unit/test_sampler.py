@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from sampler_reference import (
     filled_ring,
     make_episodes,
+    reference_begins,
     reference_goal,
-    reference_left,
     reference_pick,
     reference_steps,
+    reference_tail,
 )
 
 from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, push, unpack
@@ -46,7 +48,8 @@ def test_offline_batches_equal_the_reference(lengths: list[int], n: int, chunk: 
         for s in range(2):
             for b in range(8):
                 k, i = reference_pick(replay, s, seed + s, step + u, b, chunk)
-                np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9, chunk))
+                tail = partial(reference_tail, replay, s, seed + s, step + u, b)
+                np.testing.assert_array_equal(got[u, s, b], reference_steps(replay, k, i, n, 0.9, chunk, tail))
 
 
 @settings(max_examples=100, deadline=None)
@@ -175,7 +178,7 @@ def test_batches_with_new_goals_equal_the_reference(
     else:
         episodes = make_episodes([*lengths, chunk], goal=2)
         replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
-    assume(replay.holds(chunk))
+    assume(replay.holds(chunk, cut=False))
     n, waypoint = n if chunk == 1 else chunk, waypoint * shown
     rule = Relabel(value, radius=0.8, step_reward=-1.0, goal_reward=0.5, policy=policy)
     normalizer = Normalizer(np.array([0, 1, 2], np.float32), np.array([1, 2, 3], np.float32))
@@ -184,7 +187,7 @@ def test_batches_with_new_goals_equal_the_reference(
     )
     got = sampler.draw(7, *((None, replay) if steps else (replay, None)), np.array([0 if steps else 40])).numpy()[0, 0]
     for b in range(40):
-        k, i = reference_pick(replay, 0, seed, 7, b, chunk)
+        k, i = reference_pick(replay, 0, seed, 7, b, chunk, cut=False)
         want = reference_goal(replay, k, i, n, gamma, rule, normalizer, seed, 7, b, chunk, shown, waypoint)
         np.testing.assert_array_equal(got[b], want)
 
@@ -266,19 +269,55 @@ def test_policy_goals_and_waypoints_lie_ahead_in_the_same_episode() -> None:
 def test_a_chunk_that_no_episode_holds_is_an_error() -> None:
     episodes = make_episodes([2, 3])
     replay = Replay.from_episodes(episodes, episodes.obs, 0.9)
-    assert replay.holds(3) and not replay.holds(4)
+    assert replay.holds(4) and replay.holds(3, cut=False) and not replay.holds(4, cut=False)
+    replay = Replay.from_episodes(replace(episodes, terminated=0 * episodes.terminated), episodes.obs, 0.9)
     sampler = Sampler(widened(replay, 4), np.array([0]), 1, 0, 4, 0.9, 1, chunk=4)
     with pytest.raises(ToolkitError, match=r"4 transitions, as many as config\.chunk"):
         sampler.draw(0, replay, None, np.array([1]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(capacity=st.integers(4, 20), steps=st.integers(1, 60), chunk=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_rings_know_whether_they_hold_a_chunk(capacity: int, steps: int, chunk: int, seed: int) -> None:
+@given(
+    capacity=st.integers(4, 20),
+    steps=st.integers(1, 60),
+    chunk=st.integers(1, 6),
+    cut=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_rings_know_whether_they_hold_a_chunk(capacity: int, steps: int, chunk: int, cut: bool, seed: int) -> None:
     ring, _ = filled_ring(seed, 2, 2, 2 * capacity, steps)
-    left = [[reference_left(ring, k, i) for i in range(ring.size[k])] for k in range(4)]
-    want = all(max(left[k] + left[k + 1]) >= chunk for k in (0, 2))
-    assert ring.holds(chunk) == want
+    begins = [[reference_begins(ring, k, i, chunk, cut) for i in range(ring.size[k])] for k in range(4)]
+    for row, want in zip(ring.begins(chunk, cut), begins, strict=True):
+        assert row[: len(want)].tolist() == want and not row[len(want) :].any()
+    assert ring.holds(chunk, cut) == all(any(begins[k] + begins[k + 1]) for k in (0, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(capacity=st.integers(6, 40), steps=st.integers(1, 120), chunk=st.integers(2, 5), seed=st.integers(0, 1000))
+def test_chunks_from_a_ring_are_what_was_played(capacity: int, steps: int, chunk: int, seed: int) -> None:
+    """Action by action, as it was pushed, around the ring's end too; and as the reference draws them."""
+    ring, log = filled_ring(seed, 2, 1, capacity, steps)
+    assume(ring.holds(chunk))
+    spec = widened(ring, chunk)
+    sampler = Sampler(spec, np.array([5, 9]), 16, 0, chunk, 0.9, updates=1, chunk=chunk)
+    batch = sampler.draw(3, None, ring, np.array([0]))
+    b = unpack(batch, torch.ones(()), spec)
+    for s in range(2):
+        for row in range(16):
+            k, i = reference_pick(ring, s, (5, 9)[s], 3, row, chunk)
+            tail = partial(reference_tail, ring, s, (5, 9)[s], 3, row)
+            np.testing.assert_array_equal(batch[0, s, row], reference_steps(ring, k, i, chunk, 0.9, chunk, tail))
+            begin = next(x[0] for x in log[s] if np.array_equal(x[1], b.obs[0, s, row]))
+            played = []
+            for entry in log[s][begin : begin + chunk]:
+                played.append(entry)
+                if entry[5]:
+                    break
+                assert not entry[6] or len(played) == chunk, "the recording stops in the middle of a chunk"
+            wanted = np.concatenate([entry[2] for entry in played])
+            np.testing.assert_array_equal(b.action[0, s, row, : len(wanted)], wanted)
+            assert (b.discount[0, s, row] == 0) == played[-1][5]
+            assert played[-1][5] or len(played) == chunk
 
 
 def test_returns_beyond_a_time_limit_count_what_may_follow() -> None:

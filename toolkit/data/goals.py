@@ -124,6 +124,8 @@ def fill_goals(
 ) -> int:  # fmt: skip
     """As `fill_steps`, with the goal of each transition drawn anew (HER, Andrychowicz et al. 2017, arXiv:1707.01495).
 
+    What ended the episode is another goal's end, so that `chunk` transitions always follow.
+
     `shares` (2, 4) is for values and policy: below its first number a row keeps its recorded goal, below the second it
     strives for what its own step achieves, below the third for what the same episode achieves some steps later:
     geometrically many (mean 1 / (1 - gamma), at most to the episode's end), or uniformly where the fourth is 1; else
@@ -155,7 +157,7 @@ def fill_goals(
                 b = t - AHEAD
                 if begin[u, s] <= b < end[u, s]:
                     k, i = chosen[b, 0], chosen[b, 1]
-                    k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk)
+                    k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk, False)
                     missing += left < chunk
                     at = _goal_place(key, b, _VALUE_GOAL, i, left, size[k], capacity, value)
                     chosen[b, 0], chosen[b, 1], chosen[b, 2], chosen[b, 3] = k, i, left, at

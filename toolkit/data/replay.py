@@ -20,7 +20,7 @@ import torch
 
 from toolkit.data.goals import fill_goals
 from toolkit.data.random import fill_noise
-from toolkit.data.sampler import FINAL, HEADER, LEFT, fill_steps, push_steps
+from toolkit.data.sampler import FINAL, HEADER, LEFT, TERMINATED, fill_steps, push_steps
 from toolkit.types import NO_RETURN, Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 
@@ -110,12 +110,22 @@ class Replay:
         packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + goal_dim), np.float32)
         return cls(spec, packed, size, head, begun, streams_per_seed=envs)
 
-    def holds(self, chunk: int) -> bool:
-        """Whether every seed has a row that `chunk` transitions follow in its episode."""
-        left = self.rows[:, : int(self.size.max()), LEFT]
-        running = np.minimum(self.begun, self.rows.shape[1] - 1)
-        longest = np.where(left < FINAL, running[:, None], left).max(1, initial=0)
-        return bool((longest.reshape(-1, max(self.streams_per_seed, 1)).max(1) >= chunk).all())
+    def begins(self, chunk: int, cut: bool = True) -> BoolArray:
+        """Rows that a chunk can be drawn from, (K, rows written): so many transitions follow in their episode.
+
+        With `cut` fewer do where the last one ends the task.
+        """
+        capacity, rows = self.rows.shape[1], np.arange(int(self.size.max()))
+        left = self.rows[:, : len(rows), LEFT].astype(np.int64)
+        left = np.where(left < FINAL, (self.head[:, None] - rows - 1) % capacity + 1, left)
+        last = (rows + left - 1) % capacity
+        ends = np.take_along_axis(self.rows[..., TERMINATED], last, 1) != 0.0
+        return np.asarray((left >= chunk) | (cut & ends & (left > 0)))
+
+    def holds(self, chunk: int, cut: bool = True) -> bool:
+        """Whether every seed has a row that a chunk can be drawn from, as `begins` says."""
+        found = self.begins(chunk, cut).any(1)
+        return bool(found.reshape(-1, max(self.streams_per_seed, 1)).any(1).all())
 
     def written(self) -> int:
         """Rows that one seed can draw from, final rows included."""
@@ -155,6 +165,9 @@ class Sampler:
     With `chunk` above 1 an action of `spec` is so many recorded ones in a row (Q-chunking, arXiv:2507.07969): only
     rows are drawn that so many transitions follow in their episode, each as likely as any other, whatever its place in
     the chunk that was played. `n_step` is then the chunk's length, so that the value after it is that of the next look.
+    Where the task ends sooner the row is drawn too, with random recorded actions for those that were not taken: zeros
+    would tell what was to happen, and to leave out what ended makes the values of the rest too high. With goals drawn
+    anew the end is another goal's, and only whole chunks are drawn.
 
     `mc_return` is the recorded return, which knows nothing of goals drawn anew; in a ring it is `NO_RETURN` until the
     episode has ended. `next_action` is 0 where none was recorded, and holds the first of a chunk only.
@@ -175,6 +188,7 @@ class Sampler:
         waypoint: int = 0,
     ) -> None:
         assert relabel is not None or not waypoint
+        assert chunk in (1, n_step)
         self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
         self.batch_size, self.noise_dim, self.relabel, self.normalizer = batch_size, noise_dim, relabel, normalizer
         self.chunk, self.waypoint = chunk, waypoint

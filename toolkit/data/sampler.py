@@ -32,6 +32,7 @@ AHEAD = 32
 LINE = 16  # float32 numbers in what memory hands out at once
 _STREAM = np.uint64(0xBF58476D1CE4E5B9)  # makes the choice of the stream independent of the place in it
 _ATTEMPTS = 1 << 17  # rows picked for one place in a batch before it is given up
+_TAIL = 1 << 18  # numbers of a row's stream from here on choose the actions behind the end of its episode
 
 
 @numba.njit(inline="always")
@@ -52,26 +53,36 @@ def pick(key: Any, b: Any, attempt: Any, size: Any, first: Any, count: Any) -> A
 
 
 @numba.njit(inline="always")
-def _left(flat: Any, k: Any, i: Any, shape: Any, head: Any) -> Any:
-    """Transitions from row (k, i) to the end of its episode, or to the newest one where it still runs."""
-    left, run = np.int64(flat[(k * shape[1] + i) * shape[2] + LEFT]), head[k] - i
-    run += shape[1] * (run <= 0)
-    return left + (run - left) * (left < 0)
+def _left(flat: Any, k: Any, i: Any, shape: Any, head: Any, chunk: Any, cut: Any) -> Any:
+    """Transitions from row (k, i) to the end of its episode, or to the newest one where it still runs.
+
+    With `cut` as many as a chunk takes where the task ends within it: no value is missing then.
+    """
+    _, capacity, W = shape
+    left, run = np.int64(flat[(k * capacity + i) * W + LEFT]), head[k] - i
+    run += capacity * (run <= 0)
+    left += (run - left) * (left < 0)
+    if cut & (left > 0) & (left < chunk):
+        last = i + left - 1
+        last -= capacity * (last >= capacity)
+        left += (chunk - left) * (flat[(k * capacity + last) * W + TERMINATED] != 0.0)
+    return left
 
 
 @numba.njit(inline="always")
 def settle(
-    key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, head: Any, first: Any, count: Any, chunk: Any
+    key: Any, b: Any, k: Any, i: Any, flat: Any, shape: Any, size: Any, head: Any, first: Any, count: Any,
+    chunk: Any, cut: Any,
 ) -> Any:  # fmt: skip
     """The row (k, i) that was picked for b or, while fewer than `chunk` transitions follow it, the next that is picked.
 
-    Returns it and what follows it.
+    Returns it and what follows it, as `_left` counts.
     """
-    attempt, left = 0, _left(flat, k, i, shape, head)
+    attempt, left = 0, _left(flat, k, i, shape, head, chunk, cut)
     while (left < chunk) & (attempt < _ATTEMPTS):
         attempt += 1
         k, i = pick(key, b, attempt, size, first, count)
-        left = _left(flat, k, i, shape, head)
+        left = _left(flat, k, i, shape, head, chunk, cut)
     return k, i, left
 
 
@@ -116,7 +127,7 @@ def write(
 ) -> None:  # fmt: skip
     """One row of a batch up to its scalars: the transition at (k, i), the observation after it at flat[z].
 
-    Its `chunk` actions stand side by side; of those that follow only the first is written.
+    Its `chunk` actions stand side by side, as far as the episode goes; of those that follow only the first is written.
     """
     _, capacity, W = shape
     x, wide = (k * capacity + i) * W, O + chunk * A
@@ -141,8 +152,9 @@ def fill_steps(
     the final row of an episode carries no transition, so nothing crosses it. The policy's goal is the row's own: the
     last G numbers of its observation.
 
-    Only rows are drawn that `chunk` transitions follow in the same episode. Returns how many places of the batches
-    found none.
+    Only rows are drawn that `chunk` transitions follow in the same episode, or fewer of which the last ends the task:
+    nothing depends on the actions after it, and those of random rows stand for them. Returns how many places of the
+    batches found none.
     """
     U, S, B, WO = out.shape
     K, capacity, W = rows.shape
@@ -160,11 +172,17 @@ def fill_steps(
                 b = t - AHEAD
                 if b >= begin[u, s]:
                     k, i = chosen[0, b], chosen[1, b]
-                    k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk)
+                    k, i, left = settle(key, b, k, i, flat, rows.shape, size, head, first, count, chunk, True)
                     missing += left < chunk
                     reward, discount, z = _walk(flat, k, i, rows.shape, n_step, gamma)
                     y = ((u * S + s) * B + b) * WO
                     write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
+                    ahead = np.int64(flat[(k * capacity + i) * W + LEFT])
+                    for j in range(ahead if ahead > 0 else chunk, chunk):
+                        k, i = pick(key, b, _TAIL + j, size, first, count)
+                        i -= flat[(k * capacity + i) * W + LEFT] == FINAL  # which carries no action
+                        i += capacity * (i < 0)
+                        copy(to, y + O + j * A, flat, (k * capacity + i) * W + W - A, A)
                     copy(to, y + 2 * (O + chunk * A) + 3, to, y + O - G, G)
     return missing
 
