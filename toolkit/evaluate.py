@@ -21,10 +21,10 @@ import torch
 from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
-from toolkit.tasks import EnvPool, TaskCard
+from toolkit.tasks import Chunks, EnvPool, TaskCard
 from toolkit.types import FloatArray, IntArray, Json, ToolkitError
 
-Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1]
+Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1], or chunks of h: (S, N, h A)
 Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes in all
 
 LANES = 16  # episodes a seed plays at once
@@ -114,6 +114,7 @@ def evaluate(
 ) -> EvalResult:
     """Play `episodes` episodes of each of S seeds with `act`, (S, N, O) -> (S, N, A); of them those from `first` on.
 
+    Of chunks (S, N, h A) it plays h actions before it asks again, from the beginning of each episode on.
     `starts` are the cells to begin in, each equally often, and `goals` the cells each of them leads to; None leaves
     that to the card. `gamma` is for the discounted returns alone. With `workers` above 1 the
     work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
@@ -182,6 +183,7 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = la
     """Play one share: each lane takes the next episode of its seed as soon as it has finished one."""
     pool = _pool(plan.card.model_dump_json(), plan.seeds * LANES)
     table = _Table(plan.seeds, len(share), pool.achieved.shape[1], pool.inputs.shape[1])
+    chunks = Chunks(pool.action_dim)
     waiting = [iter(range(len(share))) for _ in range(plan.seeds)]
     job = np.full(len(pool), -1)  # place in the share of the episode each lane plays; -1 is idle
     owner = np.repeat(np.arange(plan.seeds), LANES)
@@ -203,7 +205,7 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = la
     while (active := job >= 0).any():
         lanes = np.flatnonzero(active)
         at = (owner[lanes], job[lanes])
-        actions = _actions(act, pool, plan.seeds, lanes)
+        actions = chunks.now(pool.steps, partial(_decide, act, pool, plan.seeds, lanes))
         before = pool.achieved[lanes].astype(np.float64)
         pool.step(actions, active)
         table.ret[at] += pool.reward[lanes]
@@ -219,8 +221,8 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = la
     return _result(table, plan)
 
 
-def _actions(act: Act, pool: EnvPool, seeds: int, lanes: IntArray) -> FloatArray:
-    """Actions of every lane, (N, A)."""
+def _decide(act: Act, pool: EnvPool, seeds: int, lanes: IntArray) -> FloatArray:
+    """What the policy decides on in every lane, (N, A) or (N, h A)."""
     actions = np.asarray(act(pool.inputs.reshape(seeds, LANES, -1)), np.float32).reshape(len(pool), -1)
     if not np.isfinite(actions[lanes]).all():
         raise ToolkitError("the policy returned an action that is not finite: training has diverged; lower lr")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from toolkit import checkpoint, config, nn
 from toolkit.agents import AGENTS, Agent
 from toolkit.maze import Cell
 from toolkit.strict_yaml import parse
-from toolkit.tasks import TaskCard
+from toolkit.tasks import Chunks, TaskCard
 from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json, Spec, ToolkitError
 
@@ -87,10 +87,14 @@ class Policy:
         """The agent's states, stacked over the seeds."""
         return self._state
 
-    @torch.no_grad()
     def act(self, inputs: FloatArray) -> FloatArray:
-        """Greedy actions of every seed, (S, N, O) -> (S, N, A)."""
+        """Greedy actions of every seed, (S, N, O) -> (S, N, A), or (S, N, h A) of an agent that decides on chunks."""
         return self._act(self._state, inputs, None)
+
+    def decide(self, inputs: FloatArray) -> npt.NDArray[Any]:
+        """What `predict` plays, without noise: (N, O) -> actions (N, A), chunks (N, h A), or choices (N,)."""
+        action = self._act(self._one, inputs[None], None)[0]
+        return np.asarray(action.argmax(-1) if self.agent.spec.discrete else action)
 
     def predict(
         self,
@@ -101,8 +105,9 @@ class Policy:
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
         """Actions for one observation or a batch, Dict or flat (the policy's input), (..., O) -> (..., A).
 
-        Actions are in the bounds of the task's environment; discrete ones are the numbers of choices, (...). `state`
-        comes back as it is: the policy has no memory.
+        Actions are in the bounds of the task's environment; discrete ones are the numbers of choices, (...). `state` of
+        a policy that decides on chunks is what it still has to play, to be handed in again with the masks (...) of
+        `episode_start`; without it each call looks anew. Other policies have no memory, and it comes back as it is.
         """
         if isinstance(observation, Mapping):
             inputs = self.card.policy_input({key: np.asarray(value) for key, value in observation.items()})
@@ -114,19 +119,43 @@ class Policy:
                 f"or a Dict observation of task {self.card.name}"
             )
         batch = inputs.reshape(1, -1, inputs.shape[-1])
-        with torch.no_grad():
-            action = self._act(self._one, batch, None if deterministic else self._noise)
+        noise = None if deterministic else self._noise
+        action, state = self._now(lambda: self._act(self._one, batch, noise)[0], state, episode_start, batch.shape[1])
         if self.agent.spec.discrete:
             return action.argmax(-1).reshape(inputs.shape[:-1]), state
         return action.reshape(*inputs.shape[:-1], -1), state
 
     def q(self, inputs: FloatArray, action: FloatArray) -> FloatArray:
-        """The agent's estimate of the discounted return, (S, N, O), (S, N, A) -> (S, N); NaN where it keeps none."""
+        """The agent's estimate of the discounted return, (S, N, O), (S, N, A) -> (S, N); NaN where it keeps none.
+
+        Actions are as `act` gives them.
+        """
         nn.set_matmul_dtype(torch.float32)
         with torch.no_grad():
             value = torch.vmap(self.agent.q)(self._state, self._normalise(inputs), torch.as_tensor(action))
         return np.asarray(value.numpy(), np.float32)
 
+    def _now(
+        self,
+        decide: Callable[[], FloatArray],
+        state: tuple[npt.NDArray[Any], ...] | None,
+        episode_start: npt.NDArray[Any] | None,
+        lanes: int,
+    ) -> tuple[FloatArray, tuple[npt.NDArray[Any], ...] | None]:
+        """The action that comes now in each lane, (N, A), and the state to go on with: chunks and steps into them."""
+        if self.agent.chunk == 1:
+            return decide(), state
+        pending, steps = state or (None, np.zeros(lanes, np.int64))
+        if len(steps) != lanes:
+            raise ToolkitError(f"state of {len(steps)} episodes: expected that of the {lanes} observed; pass None anew")
+        if episode_start is not None:
+            steps = np.where(np.reshape(episode_start, -1), 0, steps)
+        chunks = Chunks(self.agent.spec.action_dim // self.agent.chunk, pending)
+        action = chunks.now(steps, decide)
+        assert chunks.pending is not None
+        return action, (chunks.pending, steps + 1)
+
+    @torch.no_grad()
     def _act(self, state: Any, inputs: FloatArray, noise: torch.Generator | None) -> FloatArray:
         nn.set_matmul_dtype(torch.float32)
         shape = (*inputs.shape[:-1], self.agent.act_noise_dim)
@@ -203,7 +232,9 @@ def _valid(model: Any, value: Any) -> Any:
 
 
 def _check_sizes(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> None:
-    """Refuse networks larger than the tensors at hand, before memory is asked for them."""
+    """Refuse networks larger than the tensors at hand, before memory is asked for them, and chunks of half actions."""
+    if agent.spec.action_dim % agent.chunk:
+        raise ToolkitError(f"this checkpoint's {agent.spec.action_dim} numbers are no {agent.chunk} actions in a row")
     widths = [agent.spec.obs_dim, *agent.cfg.hidden, agent.spec.action_dim]
     held = sum(int(np.prod(tuple(leaf.shape))) for leaf in tensors.values())
     if min(widths) < 1 or max(a * b for a, b in itertools.pairwise(widths)) * getattr(agent.cfg, "members", 1) > held:

@@ -19,7 +19,7 @@ from torch import Tensor
 from toolkit.data.random import fill_noise
 from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
 from toolkit.learner import Learner
-from toolkit.tasks import EnvPool
+from toolkit.tasks import Chunks, EnvPool
 from toolkit.types import BoolArray, FloatArray, Metrics
 
 Values = dict[str, list[float]]
@@ -142,6 +142,7 @@ class Practice:
     episodes: list[int] = field(default_factory=list)  # episodes begun in each lane
     history: list[list[FloatArray]] = field(default_factory=list)  # actions of each lane's running episode
     recent: list[list[tuple[float, int, float]]] = field(default_factory=list)  # of each seed: return, length, success
+    chunks: Chunks = field(init=False)  # what the policy has decided on and not played yet
 
     @property
     def envs(self) -> int:
@@ -160,6 +161,7 @@ class Practice:
         lanes = len(self.pool)
         self.episodes, self.history = [0] * lanes, [[] for _ in range(lanes)]
         self.recent = [[] for _ in self.seeds]
+        self.chunks = Chunks(self.pool.action_dim)
         for lane in range(lanes):
             self.begin(lane, 0)
 
@@ -167,6 +169,8 @@ class Practice:
         """Tensors and JSON that `restore` needs; running episodes are kept as their actions."""
         actions = [np.stack(h) if h else np.zeros((0, 0), np.float32) for h in self.history]
         tensors = {f"history{lane}": a for lane, a in enumerate(actions)}
+        if self.chunks.pending is not None:
+            tensors["pending"] = self.chunks.pending
         counts = {"env_step": self.env_step, "grad_step": self.grad_step}
         return tensors, counts | {"episodes": self.episodes, "recent": self.recent}
 
@@ -175,6 +179,8 @@ class Practice:
         self.start()
         self.env_step, self.grad_step = meta["env_step"], meta["grad_step"]
         self.recent = [[(float(r), int(n), float(s)) for r, n, s in seed] for seed in meta["recent"]]
+        if "pending" in tensors:
+            self.chunks.pending = np.asarray(tensors["pending"]).copy()
         for lane, begun in enumerate(meta["episodes"]):
             self.begin(lane, begun - 1)
             for action in np.asarray(tensors[f"history{lane}"]):
@@ -189,9 +195,14 @@ class Practice:
         noise = np.zeros((1, S, N, learner.agent.act_noise_dim), np.float32)
         fill_noise(noise, 0, np.asarray(self.seeds, np.int64) + _ACTION_STREAM, self.env_step)
         obs, achieved = self.normalizer(pool.inputs), pool.achieved.copy()
-        shape = (S, N, -1)
-        action = learner.act(*(torch.from_numpy(x.reshape(shape)).to(learner.device) for x in (obs, noise)))
-        actions = action.cpu().numpy().reshape(S * N, -1)
+
+        def decide() -> FloatArray:
+            shape = (S, N, -1)
+            action = learner.act(*(torch.from_numpy(x.reshape(shape)).to(learner.device) for x in (obs, noise)))
+            decided: FloatArray = action.cpu().numpy().reshape(S * N, -1)
+            return decided
+
+        actions = self.chunks.now(pool.steps, decide)
         pool.step(actions)
         taken = Taken(
             obs, noise.reshape(S * N, -1), actions, pool.reward.copy(), self.normalizer(pool.inputs), achieved,
@@ -224,6 +235,7 @@ def online_loop(
         practice.start()
         hooks.evaluate(learner, 0)
     metrics: Metrics = {}
+    ready = False  # whether the ring has what a batch is drawn from, a whole chunk
     while practice.env_step < plan.env_steps:
         t = practice.step(learner)
         push(
@@ -231,7 +243,8 @@ def online_loop(
             plan.gamma, practice.pool.card.cut_value(plan.gamma),
         )  # fmt: skip
         step = practice.env_step
-        if step > plan.warmup_steps:
+        ready = ready or ring.holds(learner.agent.chunk, plan.relabel is None)
+        if step > plan.warmup_steps and ready:
             share = plan.offline_share(step, ring.written()) if data is not None else 0.0
             rows = np.empty((updates, len(learner.seeds)), np.int64)
             rows[:] = np.rint(np.multiply(share, plan.batch_size))
@@ -258,9 +271,10 @@ def online_state(learner: Learner, practice: Practice, memory: Memory) -> Saved:
 
 def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Normalizer, updates: int) -> Sampler:
     seeds, agent = np.asarray(learner.seeds, np.int64), learner.agent
+    n_step = plan.n_step if agent.chunk == 1 else agent.chunk
     return Sampler(
-        agent.spec, seeds, plan.batch_size, agent.noise_dim, plan.n_step, plan.gamma, updates, plan.relabel, normalizer,
-        waypoint=agent.waypoint_steps,
+        agent.spec, seeds, plan.batch_size, agent.noise_dim, n_step, plan.gamma, updates, plan.relabel, normalizer,
+        agent.chunk, agent.waypoint_steps,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ Names that mean one thing everywhere:
     env_step    transitions one seed has taken in the simulator
     grad_step   updates one seed has made
     action      always in [-1, 1] inside the package; the task scales it to the simulator's bounds
+    chunk       h actions decided on at once and played in a row, side by side: h A numbers
 """
 
 from __future__ import annotations

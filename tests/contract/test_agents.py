@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from toolkit import nn
 from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.learner import Learner, stack
+from toolkit.pipeline.material import make_agent
 from toolkit.types import Batch, Rollout, Spec
 
 SPEC = Spec(obs_dim=5, action_dim=2)
@@ -42,6 +43,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "iql_ddpgbc_goals": ("iql", {"extraction": "ddpgbc"}),
     "sac_goals": ("sac", {}),
     "cql_goals": ("cql", {}),
+    "qc_goals": ("qc", {"chunk": 3, "target_q": "min"}),
 }
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -57,7 +59,7 @@ def make(variant: str) -> Agent[Any]:
     kind = AGENTS[name]
     discrete = not kind.continuous or variant.endswith("_discrete")
     spec = replace(GOAL_SPEC if kind.goals or variant.endswith("_goals") else SPEC, discrete=discrete)
-    return kind(kind.Config(hidden=(16, 16), **options), spec)
+    return make_agent(name, {"hidden": (16, 16), **options}, spec)
 
 
 def test_the_registry_names_the_settings_each_agent_reads() -> None:
@@ -70,7 +72,7 @@ def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch | Rollout:
     The numbers come from NumPy, whose streams do not change between versions.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    O, A = SPEC.obs_dim, SPEC.action_dim
+    O, A = agent.spec.obs_dim, agent.spec.action_dim
     normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # noqa: E731
     ends = torch.from_numpy(rng.random(rows) < 0.1)
     b = Batch(
@@ -136,7 +138,7 @@ def test_actions_are_bounded_and_greedy_without_noise(variant: str) -> None:
     nothing = torch.zeros(len(obs), agent.act_noise_dim)
     noise = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0))
     greedy = agent.act(state, obs, nothing)
-    assert greedy.shape == (32, 2) and (greedy.abs() <= 1).all()
+    assert greedy.shape == (32, 2 * agent.chunk) and (greedy.abs() <= 1).all()
     assert torch.equal(greedy, agent.act(state, obs, nothing))
     assert (agent.act(state, obs, noise).abs() <= 1).all()
     assert torch.equal(greedy, agent.act(state, obs, noise)) == (variant == "bc_deterministic")
@@ -218,6 +220,16 @@ def test_golden_numbers(variant: str) -> None:
     assert got["metrics"] == pytest.approx(want["metrics"], rel=2e-3, abs=1e-4)
     assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
     assert got["action"] == pytest.approx(want["action"], abs=1e-3)
+
+
+@pytest.mark.parametrize(("chunked", "plain"), [("qc", "fql"), ("qc_sac", "rlpd")])
+def test_chunks_of_one_action_are_none(chunked: str, plain: str) -> None:
+    """The same first updates, to the last bit."""
+    cfg = CONFIGS[chunked](hidden=(16, 16), chunk=1).model_dump()
+    ours = make_agent(chunked, cfg, SPEC)
+    theirs = make_agent(plain, {name: value for name, value in cfg.items() if name != "chunk"}, SPEC)
+    states = [pytree.tree_leaves(run(agent, 3)[0]) for agent in (ours, theirs)]
+    assert all(torch.equal(x, y) for x, y in zip(*states, strict=True))
 
 
 def test_limits_that_must_coincide() -> None:

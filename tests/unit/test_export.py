@@ -16,6 +16,7 @@ from toolkit.agents import AGENTS
 from toolkit.export import export_run
 from toolkit.export.formats import load_safetensors
 from toolkit.export.run import TOLERANCE, differs, draw
+from toolkit.pipeline.material import make_agent
 from toolkit.policy import describe, load_policy, policy_tensors
 from toolkit.tasks import Goal, TaskCard, load_card, make_env
 from toolkit.types import Spec, ToolkitError
@@ -35,7 +36,7 @@ def save(folder: Path, name: str, card: TaskCard = CARD, spec: Spec | None = Non
     kind = AGENTS[name]
     spec = spec or (Spec(6, 2, 2) if kind.continuous else Spec(6, 5, 2, discrete=True))
     random = torch.Generator().manual_seed(1)
-    agent = kind(kind.Config(hidden=(16, 16), **config), spec)
+    agent = make_agent(name, {"hidden": (16, 16), **config}, spec)
     states = [agent.init(random) for _ in range(2)]
     state = _pytree.tree_map(lambda *leaves: torch.stack(leaves), *states)
     state = _pytree.tree_map(lambda leaf: leaf + 0.3 * torch.randn(leaf.shape, generator=random), state)
@@ -56,7 +57,7 @@ def test_every_agent_as_torchscript(tmp_path: Path, name: str) -> None:
     script, policy = torch.jit.load(tmp_path / "policy.pt"), load_policy(run, seed=1)
     for rows in (1, 7):
         inputs = draw(policy)[:rows]
-        assert differs(script(torch.from_numpy(inputs)).numpy(), policy.predict(inputs)[0]) <= TOLERANCE
+        assert differs(script(torch.from_numpy(inputs)).numpy(), policy.decide(inputs)) <= TOLERANCE
     assert found["bytes"] < 60_000
 
 
@@ -68,7 +69,7 @@ def test_every_agent_as_onnx(tmp_path: Path, name: str) -> None:
     assert export_run(run, "onnx", tmp_path)["largest_difference"] <= TOLERANCE
     session = runtime.InferenceSession(tmp_path / "policy.onnx")
     action = session.run(None, {"observation": np.zeros((1, 6), np.float32)})[0]
-    assert differs(action, load_policy(run).predict(np.zeros((1, 6), np.float32))[0]) <= TOLERANCE
+    assert differs(action, load_policy(run).decide(np.zeros((1, 6), np.float32))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -112,6 +113,7 @@ def test_sb3_plays_and_trains_on(tmp_path: Path) -> None:
         ("pex", {}, "not the tanh of its policy's mean alone"),
         ("hiql", {}, "no single network"),
         ("fql", {}, "no single network"),
+        ("qc_sac", {}, "it decides on several actions at once"),
         ("discrete_cql", {}, "choices"),
         ("sac", {"policy_layer_norm": True}, "LayerNorm"),
     ],
@@ -134,6 +136,8 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     assert "stand for [-2.0] to [2.0] in the simulator" in text
     assert "expectile: 0." in text
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    chunked = export_run(save(tmp_path / "chunked", "qc", card, Spec(3, 1)), "safetensors")
+    assert "- These are 5 actions of 1 numbers, to be played one after the other" in Path(chunked["card"]).read_text()
 
 
 @pytest.mark.parametrize("to", ["torchscript", "safetensors", "sb3"])

@@ -60,11 +60,20 @@ def test_what_a_seam_needs(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_chunks_of_numbers_no_longer_than_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = refused(tmp_path, OFFLINE.replace("AGENT", "qc, config: {chunk: 301}"))
+    assert text == "before.config.chunk: expected at most the longest episode (300), got 301"
+    monkeypatch.setattr(planning, "task_sizes", lambda card: Spec(4, 2, discrete=True))
+    for agent in ("qc", "qc_sac"):
+        assert f"{agent} is for actions that are numbers" in refused(tmp_path, OFFLINE.replace("AGENT", agent))
+
+
 PAIRS: list[tuple[str, str, dict[str, Any]]] = [
     ("iql", "pex", {}),
     ("bc", "pex", {}),
     ("cql", "calql", {}),
     ("iql", "rlpd", {"members": 10, "layer_norm": True}),
+    ("qc", "qc", {"chunk": 3}),
 ]
 
 

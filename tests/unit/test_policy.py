@@ -20,6 +20,7 @@ from toolkit.agents import AGENTS
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.learner import Learner
 from toolkit.nn import policy as heads
+from toolkit.pipeline.material import make_agent
 from toolkit.policy import Policy, describe, load_policy, policy_tensors
 from toolkit.tasks import Goal, TaskCard, make_env
 from toolkit.types import Spec, ToolkitError
@@ -38,7 +39,8 @@ MEAN, STD = np.array([0.5, -0.25, 0.1, 0.0], np.float32), np.array([2.0, 1.5, 0.
 
 def make_learner(name: str = "iql", obs_dim: int = 4) -> Learner:
     kind = AGENTS[name]
-    agent = kind(kind.Config(hidden=(32, 24)), Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous))
+    spec = Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous)
+    agent = make_agent(name, {"hidden": (32, 24)}, spec)
     learner = Learner(agent, [7, 8, 9], updates=1, compile="off", precision="fp32", device=torch.device("cpu"))
     # larger last layers than at the start of training, so that actions differ
     state = learner.state
@@ -146,6 +148,26 @@ def test_of_discrete_actions_it_predicts_the_number() -> None:
     assert (policy.act(np.stack([inputs] * 2)).shape, policy.agent.spec) == ((2, 6, 9), Spec(4, 9, discrete=True))
 
 
+def test_of_chunks_it_predicts_one_action_after_the_other() -> None:
+    """Five from one look; anew where an episode begins, and at every call without the state."""
+    _, tensors, meta = parts("qc")
+    policy = Policy(tensors, meta)
+    x = np.random.default_rng(0).normal(size=(12, 3, 4)).astype(np.float32)
+    chunks = np.stack([policy.act(np.stack([look] * 3))[0].reshape(3, 5, 2) for look in x])
+    state = None
+    for call, look in enumerate(x):
+        begins = np.array([call == 0, call in (0, 3), False])
+        action, state = policy.predict(look, state, begins)
+        looks = [call // 5 * 5, (call - 3) // 5 * 5 + 3 if call >= 3 else 0, call // 5 * 5]
+        wanted = [chunks[look, lane, call - look] for lane, look in enumerate(looks)]
+        np.testing.assert_allclose(action, wanted, atol=1e-6)
+    np.testing.assert_allclose(policy.predict(x[0])[0], chunks[0, :, 0], atol=1e-6)
+    assert policy.predict(x[0, 0])[0].shape == (2,)
+    with pytest.raises(ToolkitError, match="state of 3 episodes: expected that of the 1 observed"):
+        policy.predict(x[0, 0], state)
+    assert -40 <= evaluate_policy(policy, Monitor(make_env(FIXED)), n_eval_episodes=2)[0] <= 0
+
+
 def test_sampling_is_seeded_and_different() -> None:
     _, tensors, meta = parts()
     x = np.zeros((50, 4), np.float32)
@@ -213,6 +235,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
         ({"seeds": [1]}, "does not fit"),
         ({"task": {"name": "x"}}, "does not fit this version"),
         ({"spec": {"obs_dim": 4}}, "no policy"),
+        ({"agent": "qc", "config": {"hidden": [32, 24]}}, "2 numbers are no 5 actions in a row"),
     ):
         with pytest.raises(ToolkitError, match=words):
             broken(**changes)

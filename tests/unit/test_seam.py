@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from toolkit.agents import AGENTS
 from toolkit.checkpoint import flatten
 from toolkit.learner import stack
+from toolkit.pipeline.material import make_agent
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import AnnealedMix, FixedMix, OnlineStage, ProportionalMix, Seam
 from toolkit.types import Json, Spec, ToolkitError
@@ -20,8 +20,7 @@ SPEC = Spec(obs_dim=4, action_dim=2)
 
 def state(agent: str, seeds: tuple[int, ...] = (0, 1), moved: bool = False, **config: Any) -> Any:
     """Stacked state of an agent with small networks; `moved` has Adam moments as after training."""
-    kind = AGENTS[agent]
-    made = kind(kind.Config(**({"hidden": (8,)} | config)), SPEC)
+    made = make_agent(agent, {"hidden": (8,)} | config, SPEC)
     fresh = stack([made.init(torch.Generator().manual_seed(seed)) for seed in seeds], torch.device("cpu"))
     return torch.utils._pytree.tree_map(lambda leaf: leaf + 0.5, fresh) if moved else fresh
 
@@ -44,6 +43,8 @@ PAIRS = [
     ("awac", "sac", ["Q", "pi"]),
     ("td3_bc", "sac", ["Q", "pi"]),
     ("td3_bc", "td3", ["Q", "pi"]),
+    ("qc", "qc", ["Q", "flow", "mu"]),
+    ("qc_sac", "qc_sac", ["Q", "pi"]),
 ]
 
 
@@ -61,6 +62,12 @@ def test_networks_of_the_same_name_carry_over_whole(before: str, after: str, car
 def test_the_target_of_a_policy_begins_at_the_policy_that_has_none() -> None:
     offline = state("bc", moved=True)
     assert equal(carry(offline, state("td3_bc"), Seam()).pi_targ, offline.pi.p)
+
+
+@pytest.mark.parametrize(("before", "config"), [("fql", {}), ("qc", {"chunk": 4})])
+def test_chunks_of_other_lengths_do_not_fit(before: str, config: Json) -> None:
+    with pytest.raises(ToolkitError, match=r"network Q cannot carry over: its w0 is .*config\.chunk"):
+        carry(state(before, **config), state("qc"), Seam())
 
 
 def test_nothing_is_shared_with_the_offline_state() -> None:

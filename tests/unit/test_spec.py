@@ -159,6 +159,19 @@ def test_what_means_nothing_to_an_on_policy_agent(tmp_path: Path, setting: str, 
     assert any(problem in line for line in caught.value.problems), str(caught.value)
 
 
+def test_what_a_chunk_decides(tmp_path: Path) -> None:
+    chunked = ALONE.replace("agent: gae, start: clone, seam: {data: drop}", "agent: qc_sac, envs: 4")
+    load(tmp_path, chunked, ["practise.config.chunk=1", "practise.n_step=3"])
+    load(tmp_path, chunked, ["practise.buffer_capacity=20"])
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, chunked, ["practise.n_step=5", "practise.buffer_capacity=19"])
+    for problem in (
+        "practise.n_step: qc_sac adds up as many rewards as its config.chunk has actions (5); remove",
+        "practise.buffer_capacity: expected room for a config.chunk of 5 in each of 4 environments; got 19",
+    ):
+        assert any(problem in line for line in caught.value.problems), str(caught.value)
+
+
 def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "name: A\ntask: nowhere\nseeds: [1, 1]\nstages:\n" + GOOD.replace("agent: iql", "agent: x")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from toolkit.agents import AGENTS
 from toolkit.data.replay import Normalizer, Replay
 from toolkit.learner import Learner
 from toolkit.nn import Net
+from toolkit.pipeline.material import make_agent
 from toolkit.tasks import EnvPool, Goal, TaskCard
 from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
 from toolkit.types import Episodes, Spec
@@ -43,8 +43,7 @@ class Silent:
 
 
 def learner_of(agent: str, spec: Spec, **config: Any) -> Learner:
-    kind = AGENTS[agent]
-    made = kind(kind.Config(hidden=(8,), **config), spec)
+    made = make_agent(agent, {"hidden": (8,), **config}, spec)
     return Learner(made, [0], 10, compile="off", precision="fp32", device=torch.device("cpu"))
 
 
@@ -86,7 +85,7 @@ def online(agent: str, env_steps: int, utd: int = 1, critic_steps: int = 0, **co
     width = pool.inputs.shape[1]
     learner = learner_of(agent, Spec(width, 2), **config)
     practice = Practice(pool, Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32)), [0])
-    ring = Replay.ring(learner.agent.spec, pool.achieved.shape[1], 1, 1, 100)
+    ring = Replay.ring(Spec(width, 2), pool.achieved.shape[1], 1, 1, 100)
     plan = OnlinePlan(
         env_steps, 1, utd, warmup_steps=2, critic_steps=critic_steps, batch_size=8, n_step=1, gamma=0.9,
         lr_schedule="constant", log_every=100, eval_steps=(), offline_share=lambda *_: 0.0,
@@ -107,6 +106,12 @@ def test_online_the_longer_wait_counts(every: int, utd: int, critics: int, polic
 def test_critics_learn_while_the_policy_stands_still() -> None:
     state = online("iql", 10, critic_steps=6).state
     assert (made(state.V), made(state.Q), made(state.pi)) == (8, 8, 2)
+
+
+def test_a_first_chunk_must_have_been_played() -> None:
+    """Two steps of warm-up; the fifth step is the first that leaves a whole chunk to learn from."""
+    state = online("qc", 10, chunk=5, flow_steps=2).state
+    assert made(state.Q) == made(state.mu) == 6
 
 
 def test_awr_learns_online_from_the_first_finished_episode_on() -> None:

@@ -65,6 +65,11 @@ class Agent(ABC, Generic[State]):
         return self.spec.action_dim
 
     @property
+    def chunk(self) -> int:
+        """Actions it decides on at once, played in a row: the task's stand side by side in one of `spec` then."""
+        return 1
+
+    @property
     def waypoint_steps(self) -> int:
         """Steps ahead of a row that its waypoint lies; 0 for an agent without waypoints."""
         return 0

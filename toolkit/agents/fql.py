@@ -1,4 +1,4 @@
-"""Flow Q-learning, and Q-chunking with it."""
+"""Flow Q-learning."""
 
 from __future__ import annotations
 

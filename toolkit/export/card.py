@@ -122,6 +122,8 @@ def _shapes(policy: Policy) -> Iterator[str]:
     if isinstance(env.actions, Scaled):
         low, high = env.actions.bounds
         yield f"- Out: {spec.action_dim} numbers in [-1, 1], which stand for {low} to {high} in the simulator."
+        if (chunk := policy.agent.chunk) > 1:
+            yield f"- These are {chunk} actions of {env.actions.dim} numbers, to be played one after the other."
     else:
         yield f"- Out: the number of one of {spec.action_dim} choices."
     env.close()

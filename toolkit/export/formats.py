@@ -1,7 +1,8 @@
 """One policy as a file that needs nothing of this package, and what such a file says when it is read again.
 
 Every writer takes a policy and a path; every reader takes a path, raw policy inputs (N, O) and the task, and gives what
-`Policy.predict` does without noise: actions (N, A), or numbers of choices (N,).
+`Policy.decide` does: actions (N, A), of agents that decide on several at once all of them (N, h A), or numbers of
+choices (N,).
 """
 
 from __future__ import annotations
@@ -152,4 +153,4 @@ def load_safetensors(path: Path) -> Policy:
 
 def read_safetensors(path: Path, observation: FloatArray, card: TaskCard) -> Actions:
     """Actions of a safetensors file."""
-    return load_safetensors(path).predict(observation)[0]
+    return load_safetensors(path).decide(observation)

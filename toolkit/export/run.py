@@ -53,7 +53,7 @@ def export_run(run: Path, to: str, out: Path | None = None, seed: int = 0) -> Js
     try:
         form.write(policy, unfinished)
         observations = draw(policy)
-        difference = differs(form.read(unfinished, observations, policy.card), policy.predict(observations)[0])
+        difference = differs(form.read(unfinished, observations, policy.card), policy.decide(observations))
         if not difference <= TOLERANCE:
             raise ToolkitError(
                 f"{to}: the file was written, and read again its actions differ by {difference:.2g}; expected at most "

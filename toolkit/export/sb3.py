@@ -79,6 +79,8 @@ def _gaussian(ours: Policy) -> Params:
     why = ""
     if ours.agent.spec.discrete:
         why = "its actions are choices, and SAC's are numbers"
+    elif ours.agent.chunk > 1:
+        why = "it decides on several actions at once"
     elif not hasattr(state, "pi"):
         why = "its policy is no single network"
     elif any(key.startswith("g") for key in state.pi.p):

@@ -104,7 +104,20 @@ def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem
     config, problems = validate(CONFIGS[stage.agent], stage.config)
     for inner, text in problems:
         yield Problem((*keys, "config", *inner), text)
+    yield from _chunks(keys, stage, getattr(config, "chunk", 1))
     yield from _rollouts(keys, stage, config, recorded)
+
+
+def _chunks(keys: Keys, stage: TrainingStage, chunk: int) -> Iterator[Problem]:
+    """Rewards are added up over the chunk, no more and no less, and the buffer holds whole ones."""
+    if chunk == 1:
+        return
+    if stage.n_step != 1:
+        text = f"{stage.agent} adds up as many rewards as its config.chunk has actions ({chunk}); remove"
+        yield Problem((*keys, "n_step"), text)
+    if isinstance(stage, OnlineStage) and stage.buffer_capacity and stage.buffer_capacity < chunk * stage.envs:
+        text = f"expected room for a config.chunk of {chunk} in each of {stage.envs} environments; "
+        yield Problem((*keys, "buffer_capacity"), f"{text}got {stage.buffer_capacity}")
 
 
 def _rollouts(keys: Keys, stage: TrainingStage, config: AgentConfig | None, recorded: bool) -> Iterator[Problem]:

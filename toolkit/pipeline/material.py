@@ -15,7 +15,7 @@ from toolkit.data.finding import Finding
 from toolkit.data.imported import checked
 from toolkit.data.minari import import_minari
 from toolkit.data.replay import Normalizer, Replay
-from toolkit.data.sampler import FINAL, LEFT
+from toolkit.data.sampler import LEFT
 from toolkit.learner import stack
 from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
@@ -48,9 +48,10 @@ class Trained:
 
 
 def make_agent(name: str, config: Json, spec: Spec) -> Agent[Any]:
-    """An agent from its name and settings, both checked before."""
+    """An agent from its name and settings, both checked before, for a task's sizes: of its actions a chunk is made."""
     kind = AGENTS[name]
-    return kind(kind.Config.model_validate(config), spec)
+    cfg = kind.Config.model_validate(config)
+    return kind(cfg, replace(spec, action_dim=spec.action_dim * getattr(cfg, "chunk", 1)))
 
 
 def task_sizes(card: TaskCard) -> Spec:
@@ -107,6 +108,9 @@ def material_from(
     if not len(kept):
         raise ToolkitError(f"of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
     replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.cut_value(gamma))
+    if not replay.holds(agent.chunk, cut=not whole):
+        longest = int(kept.lengths.max())
+        raise ToolkitError(f"expected a config.chunk of at most the longest episode, {longest} steps")
     return Material(normalizer, far, replay, len(kept), findings)
 
 
@@ -124,9 +128,13 @@ def _kept(agent: Agent[Any], episodes: Episodes) -> Any:
     return agent.keep(returns, success)
 
 
-def sample(replay: Replay, count: int = SAMPLE) -> tuple[FloatArray, FloatArray]:
-    """The same transitions at every call: normalised observations (count, O) and actions (count, A)."""
-    rows = replay.rows[0]
-    chosen = np.random.Generator(np.random.Philox(key=0)).choice(np.flatnonzero(rows[:, LEFT] != FINAL), count)
-    size = replay.spec.action_dim
-    return rows[chosen, -size - replay.spec.obs_dim : -size].copy(), rows[chosen, -size:].copy()
+def sample(replay: Replay, count: int = SAMPLE, chunk: int = 1) -> tuple[FloatArray, FloatArray]:
+    """The same transitions at every call: normalised observations (count, O) and the action there, (count, A).
+
+    Of a chunk it is the ones recorded from there on, side by side; behind the episode's last, others.
+    """
+    rows, size, random = replay.rows[0], replay.spec.action_dim, np.random.Generator(np.random.Philox(key=0))
+    chosen = random.choice(np.flatnonzero(replay.begins(chunk)[0]), count)
+    ahead, others = np.arange(chunk), random.choice(chosen, (count, chunk))
+    taken = np.where(ahead < rows[chosen, LEFT, None], chosen[:, None] + ahead, others)
+    return rows[chosen, -size - replay.spec.obs_dim : -size].copy(), rows[taken, -size:].reshape(count, -1)

@@ -70,6 +70,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     sizes = task_sizes(card)
     _check_agents(made, sizes)
     _check_goals(made, sizes)
+    _check_chunks(made)
     _check_seams(made, sizes)
     _check_rollouts(made)
     return made
@@ -197,6 +198,14 @@ def _check_goals(made: Plan, sizes: Spec) -> None:
     for name, stage in made.spec.stages.items():
         if isinstance(stage, OfflineStage | OnlineStage):
             check_goals(made.card, name, stage, make_agent(stage.agent, stage.config, sizes))
+
+
+def _check_chunks(made: Plan) -> None:
+    """An episode is at least as long as what the policy decides on at once."""
+    for name, block in made.resolved["stages"].items():
+        chunk, longest = block.get("config", {}).get("chunk", 1), made.card.max_episode_steps
+        if chunk > longest:
+            raise ToolkitError(f"{name}.config.chunk: expected at most the longest episode ({longest}), got {chunk}")
 
 
 def _check_seams(made: Plan, sizes: Spec) -> None:

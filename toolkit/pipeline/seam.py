@@ -93,8 +93,8 @@ def _same_shapes(name: str, offline: Any, online: Any, where: str) -> None:
     raise ToolkitError(
         f"{where}: network {name} cannot carry over: its {first} is {got} offline and {expected} online (seeds first, "
         f"then members, where there are several); give both stages the same config.hidden, config.members, "
-        f"config.layer_norm and config.policy_layer_norm, for instance {where}.config.members, or name what to carry "
-        f"in {where}.seam.carry"
+        f"config.chunk, config.layer_norm and config.policy_layer_norm, for instance {where}.config.members, or name "
+        f"what to carry in {where}.seam.carry"
     )
 
 

@@ -133,7 +133,7 @@ def _off_policy(
     # An episode takes one row more than it has steps, so that twice the steps hold everything.
     capacity = stage.buffer_capacity or 2 * stage.env_steps
     goal = practice.pool.achieved.shape[1]
-    ring = Replay.ring(learner.agent.spec, goal, len(practice.seeds), stage.envs, capacity)
+    ring = Replay.ring(task_sizes(card), goal, len(practice.seeds), stage.envs, capacity)
     data = material.replay if stage.seam.data == "keep" else None
     share = offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0)
     plan = OnlinePlan(

@@ -71,7 +71,8 @@ class Watch:
         self.metrics = MetricsLog(folder.stage(name) / "metrics.jsonl", resumed["metrics_offset"])
         purge = None if resumed["step"] is None else resumed["step"] + 1
         self.tensorboard = TensorBoardLog(folder.tensorboard, schedule.phase, name, learner.seeds, purge)
-        self.watched = sample(material.replay) if material.replay is not None else None
+        chunk = learner.agent.chunk
+        self.watched = sample(material.replay, chunk=chunk) if material.replay is not None else None
         self.elapsed = folder.elapsed(name)
         self.begun = self.saved_at = time.monotonic()
 

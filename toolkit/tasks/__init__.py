@@ -1,9 +1,22 @@
 """Tasks: a card in `envs/` becomes a Gymnasium environment, and recorded data gets the same goal and reward rule."""
 
 from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
+from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
 from toolkit.tasks.pool import EnvPool
 from toolkit.tasks.relabel import relabel
 
-__all__ = ["EnvPool", "Goal", "Physics", "Reward", "Start", "TaskCard", "TaskEnv", "load_card", "make_env", "relabel"]
+__all__ = [
+    "Chunks",
+    "EnvPool",
+    "Goal",
+    "Physics",
+    "Reward",
+    "Start",
+    "TaskCard",
+    "TaskEnv",
+    "load_card",
+    "make_env",
+    "relabel",
+]

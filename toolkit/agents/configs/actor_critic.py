@@ -8,6 +8,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Valida
 
 from toolkit.agents.configs.base import AgentConfig, Polyak
 
+Chunk = Annotated[
+    PositiveInt, Field(description="Actions decided on at once and played in a row; rewards are added up over as many.")
+]
+
 
 class TD3Config(AgentConfig):
     """Defaults of the authors' code."""
@@ -173,3 +177,19 @@ class FQLConfig(AgentConfig):
     """What of the critics the target takes."""
     layer_norm: bool = True
     """LayerNorm in the critics."""
+
+
+class QCConfig(FQLConfig):
+    """Defaults of the authors, except `hidden` (four layers of 512 there)."""
+
+    chunk: Chunk = 5
+    alpha: NonNegativeFloat = 100.0
+    """Weight of staying with the flow; the authors tune it for each task."""
+
+
+class QCSACConfig(RLPDConfig):
+    """Defaults of the authors, except `hidden` (four layers of 512 there) and `subset` (all, and their mean, there)."""
+
+    chunk: Chunk = 5
+    entropy_backup: bool = False
+    """Whether the target counts the entropy of the next action."""
