@@ -90,6 +90,11 @@ class FQE(Agent[FQEState]):
         """The judged policy's."""
         return self.judged.act_noise_dim
 
+    @property
+    def chunk(self) -> int:
+        """The judged policy's."""
+        return self.judged.chunk
+
     def q(self, st: FQEState, obs: Tensor, action: Tensor) -> Tensor:
         """The fitted value."""
         return _q(st.Q.p, obs, action)
@@ -129,11 +134,11 @@ def estimate(
     `episodes` hold the rewards to be judged by. Raises ToolkitError where their sizes are not the policy's.
     """
     card, spec = policy.card, policy.agent.spec
-    inputs = card.inputs(episodes)
-    if (inputs.shape[1], episodes.action.shape[1]) != (spec.obs_dim, spec.action_dim):
+    inputs, acting = card.inputs(episodes), spec.action_dim // policy.agent.chunk
+    if (inputs.shape[1], episodes.action.shape[1]) != (spec.obs_dim, acting):
         raise ToolkitError(
             f"the data has {inputs.shape[1]} numbers in a policy's input and {episodes.action.shape[1]} in an action; "
-            f"expected {spec.obs_dim} and {spec.action_dim}, as in task {card.name}"
+            f"expected {spec.obs_dim} and {acting}, as in task {card.name}"
         )
     normalizer = Normalizer(policy.mean.numpy(), policy.std.numpy())
     replay = Replay.from_episodes(episodes, normalizer(inputs), gamma, card.cut_value(gamma))
