@@ -52,6 +52,30 @@ def test_every_stage_can_be_planned_in_the_large_maze(file: Path) -> None:
     assert make_plan(file, [f"task={task}"]).card.name == task
 
 
+TINY = {"compile": "off", "final_episodes": 2, "eval_episodes": 1}
+TRAINED = {"bc": {"updates": 20}, "bc_online": {"env_steps": 60, "warmup_steps": 20, "critic_steps": 10}}
+
+
+@pytest.mark.timeout(300)
+def test_a_row_is_measured(tmp_path: Path) -> None:
+    overrides = ["seeds=[3, 4]", "hidden=[16]", "collect.episodes=60", "collect.workers=1"]
+    for stage, settings in TRAINED.items():
+        overrides += [f"{stage}.{key}={value}" for key, value in (TINY | settings).items()]
+    (row,) = ladder.planned(ladder.MAZES[:1], ["mixture"], ["bc"])
+    got = ladder.measure(row, overrides, tmp_path / "runs")
+    assert (got["agent"], got["task"], got["data"]) == row[:3]
+    assert (got["practised_with"], got["seeds"]) == ("sac", [3, 4])
+    for phase in ("offline", "online"):
+        assert got["ci95"][phase][0] <= got[phase] <= got["ci95"][phase][1]
+        assert len(got["per_seed"][phase]) == 2
+    assert got["dip"] >= 0.0
+    assert 0.0 <= got["regret"] <= 1.0
+    assert min(got["updates_per_s"], got["wall_s"]) > 0.0
+    run = tmp_path / "runs" / "pointmaze-medium-mixture"
+    assert [path.name for path in (run / "stages").iterdir()] == ["collect"]
+    assert ladder.page([got]).splitlines()[-1].startswith("| `bc` | ")
+
+
 def result(agent: str, data: str, online: float | None, **more: Any) -> dict[str, Any]:
     ci95 = {"offline": [0.4, 0.6], "online": None if online is None else [online - 0.1, online]}
     row = {"agent": agent, "task": "pointmaze-medium", "data": data, "practised_with": "sac", "offline": 0.5}
