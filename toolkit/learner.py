@@ -14,7 +14,7 @@ from toolkit import nn
 from toolkit.agents import Agent
 from toolkit.data.replay import unpack
 from toolkit.data.rollout import unpack_rollout
-from toolkit.types import Metrics
+from toolkit.types import Batch, Metrics, Rollout
 
 Compile = Literal["auto", "on", "off"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -69,14 +69,22 @@ class Learner:
 
         def step(state: Any, packed: Tensor, lr_scale: Tensor) -> Any:
             if on_policy:
-                return update(state, unpack_rollout(packed, lr_scale, spec))
-            return update(state, unpack(packed, lr_scale, spec, waypoint))
+                return update(state, self._seen(unpack_rollout(packed, lr_scale, spec)))
+            return update(state, self._seen(unpack(packed, lr_scale, spec, waypoint)))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
         if not self.compiled:
             return seeds
         mode = "reduce-overhead" if self.device.type == "cuda" else None
         return torch.compile(seeds, fullgraph=True, dynamic=False, mode=mode)
+
+    def _seen(self, b: Batch | Rollout) -> Batch | Rollout:
+        """The observations as the networks see them."""
+        features = self.agent.features
+        seen = b._replace(obs=features(b.obs), next_obs=features(b.next_obs))
+        if isinstance(seen, Batch) and isinstance(b, Batch):
+            seen = seen._replace(policy_obs=features(b.policy_obs) if self.agent.spec.goal_dim else seen.obs)
+        return seen
 
     def update(self, packed: Tensor, lr_scale: Tensor, critic_only: bool = False) -> Metrics:
         """One update of every seed from packed batches (S, B, W), or rollouts (S, T, N, W), of its kind of agent.
@@ -111,13 +119,13 @@ class Learner:
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Actions of all seeds in float32, (S, N, O), (S, N, act_noise_dim) -> (S, N, A)."""
         nn.set_matmul_dtype(torch.float32)
-        return self.agent.act(self.state, obs, noise)
+        return self.agent.act(self.state, self.agent.features(obs), noise)
 
     @torch.no_grad()
     def q(self, obs: Tensor, action: Tensor) -> Tensor:
         """The agent's value of actions, (S, N, O), (S, N, A) -> (S, N)."""
         nn.set_matmul_dtype(torch.float32)
-        return torch.vmap(self.agent.q)(self.state, obs, action)
+        return torch.vmap(self.agent.q)(self.state, self.agent.features(obs), action)
 
 
 def stack(states: list[Any], device: torch.device) -> Any:

@@ -132,7 +132,7 @@ class Policy:
         """
         nn.set_matmul_dtype(torch.float32)
         with torch.no_grad():
-            value = torch.vmap(self.agent.q)(self._state, self._normalise(inputs), torch.as_tensor(action))
+            value = torch.vmap(self.agent.q)(self._state, self._seen(inputs), torch.as_tensor(action))
         return np.asarray(value.numpy(), np.float32)
 
     def _now(
@@ -160,11 +160,11 @@ class Policy:
         nn.set_matmul_dtype(torch.float32)
         shape = (*inputs.shape[:-1], self.agent.act_noise_dim)
         z = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
-        action = self.agent.act(state, self._normalise(inputs), z)
+        action = self.agent.act(state, self._seen(inputs), z)
         return np.asarray(action.numpy(), np.float32)
 
-    def _normalise(self, inputs: FloatArray) -> torch.Tensor:
-        return (torch.as_tensor(inputs) - self.mean) / self.std
+    def _seen(self, inputs: FloatArray) -> torch.Tensor:
+        return self.agent.features((torch.as_tensor(inputs) - self.mean) / self.std)
 
 
 def described(meta: Json) -> tuple[str, Agent[Any], TaskCard]:
@@ -235,7 +235,7 @@ def _check_sizes(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> None:
     """Refuse networks larger than the tensors at hand, before memory is asked for them, and chunks of half actions."""
     if agent.spec.action_dim % agent.chunk:
         raise ToolkitError(f"this checkpoint's {agent.spec.action_dim} numbers are no {agent.chunk} actions in a row")
-    widths = [agent.spec.obs_dim, *agent.cfg.hidden, agent.spec.action_dim]
+    widths = [agent.input_dim, *agent.cfg.hidden, agent.spec.action_dim]
     held = sum(int(np.prod(tuple(leaf.shape))) for leaf in tensors.values())
     if min(widths) < 1 or max(a * b for a, b in itertools.pairwise(widths)) * getattr(agent.cfg, "members", 1) > held:
         raise ToolkitError(f"this checkpoint's tensors do not hold networks of {widths} units")

@@ -61,6 +61,12 @@ def test_every_agent_as_torchscript(tmp_path: Path, name: str) -> None:
     assert found["bytes"] < 60_000
 
 
+@pytest.mark.parametrize("to", ["torchscript", "onnx", "safetensors"])
+def test_fourier_features_go_along(tmp_path: Path, to: str) -> None:
+    run = save(tmp_path / "run", "iql", fourier=(0.5, 1.0))
+    assert export_run(run, to, tmp_path)["largest_difference"] <= TOLERANCE
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_agent_as_onnx(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnx", reason="needs the export extra")
@@ -116,6 +122,7 @@ def test_sb3_plays_and_trains_on(tmp_path: Path) -> None:
         ("qc_sac", {}, "it decides on several actions at once"),
         ("discrete_cql", {}, "choices"),
         ("sac", {"policy_layer_norm": True}, "LayerNorm"),
+        ("sac", {"fourier": (3.0,)}, "Fourier"),
     ],
 )
 def test_sb3_refuses_what_sac_is_not(tmp_path: Path, name: str, config: dict[str, Any], why: str) -> None:

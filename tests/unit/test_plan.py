@@ -73,7 +73,7 @@ PAIRS: list[tuple[str, str, dict[str, Any]]] = [
     ("bc", "pex", {}),
     ("cql", "calql", {}),
     ("iql", "rlpd", {"members": 10, "layer_norm": True}),
-    ("qc", "qc", {"chunk": 3}),
+    ("qc", "qc", {}),
 ]
 
 

@@ -39,14 +39,15 @@ MEAN, STD = np.array([0.5, -0.25, 0.1, 0.0], np.float32), np.array([2.0, 1.5, 0.
 
 def make_learner(name: str = "iql", obs_dim: int = 4) -> Learner:
     kind = AGENTS[name]
+    waves = {} if kind.goals else {"fourier": (2.0, 5.0)}  # what a checkpoint alone has to bring back
     spec = Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous)
-    agent = make_agent(name, {"hidden": (32, 24)}, spec)
+    agent = make_agent(name, {"hidden": (32, 24)} | waves, spec)
     learner = Learner(agent, [7, 8, 9], updates=1, compile="off", precision="fp32", device=torch.device("cpu"))
     # larger last layers than at the start of training, so that actions differ
     state = learner.state
     net = next(getattr(state, policy) for policy in ("pi", "mu", "low", "Q") if hasattr(state, policy))
     for key in ("w2", "b2"):
-        net.p[key].copy_(torch.randn(net.p[key].shape, generator=_generator()))
+        net.p[key].copy_(0.3 * torch.randn(net.p[key].shape, generator=_generator()))
     return learner
 
 
@@ -108,7 +109,7 @@ def test_predict_speaks_for_the_chosen_seed() -> None:
     for seed in range(3):
         alone = {key: leaf[seed] for key, leaf in learner.state.pi.p.items()}
         action, state = Policy(tensors, meta, seed).predict(x, state=None, episode_start=np.ones(5, bool))
-        assert np.allclose(action, heads(alone, normal).mode.numpy(), atol=1e-6)
+        assert np.allclose(action, heads(alone, learner.agent.features(normal)).mode.numpy(), atol=1e-6)
         assert state is None
 
 

@@ -51,6 +51,10 @@ def test_widths_stand_in_every_stage_that_says_nothing_else(tmp_path: Path) -> N
     assert spec.stages["pretrain"].config == {"hidden": [64]}  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="hidden"):
         load(tmp_path, stages, ["hidden=[0]"])
+    spec = load(tmp_path, stages, ["fourier=[3]"])
+    assert spec.stages["pretrain"].config == {"hidden": [8], "fourier": [3.0]}  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="fourier"):  # it reads the goal out of its observations
+        load(tmp_path, stages, ["pretrain.agent=hiql", "pretrain.config.fourier=[3]"])
 
 
 @pytest.mark.parametrize("entry", catalog.entries("pipelines"), ids=lambda entry: entry.name)
@@ -73,7 +77,7 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (
             GOOD.replace("expectile:", "expectil:"),
-            "p.yaml:5: stages.pretrain.config.expectil: expected one of hidden, lr, expectile,",
+            "p.yaml:5: stages.pretrain.config.expectil: expected one of hidden, fourier, lr,",
         ),
         (GOOD.replace("0.9", "1.5"), "p.yaml:5: stages.pretrain.config.expectile: expected less than 1, got 1.5"),
         (GOOD.replace("expectile: 0.9", "lr: 0"), "stages.pretrain.config.lr: expected greater than 0, got 0"),

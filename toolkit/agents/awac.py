@@ -46,7 +46,7 @@ class AWAC(Agent[AWACState]):
 
     def init(self, generator: torch.Generator) -> AWACState:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         return AWACState(optimised(Q), optimised(init_policy(o, a, c.hidden, generator)), Q)
 

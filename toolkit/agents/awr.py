@@ -41,7 +41,7 @@ class AWR(Agent[AWRState]):
 
     def init(self, generator: torch.Generator) -> AWRState:
         """Fresh networks."""
-        c, o = self.cfg, self.spec.obs_dim
+        c, o = self.cfg, self.input_dim
         V = init_mlp([o, *c.hidden, 1], generator)
         return AWRState(optimised(V), optimised(init_policy(o, self.spec.action_dim, c.hidden, generator)))
 

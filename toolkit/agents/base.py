@@ -55,6 +55,19 @@ class Agent(ABC, Generic[State]):
         return flags | {"needs": sorted(cls.needs), "summary": cls.summary}
 
     @property
+    def input_dim(self) -> int:
+        """Numbers that the networks see of an observation."""
+        return self.spec.obs_dim * (1 + 2 * len(self.cfg.fourier))
+
+    def features(self, obs: Tensor) -> Tensor:
+        """What the networks see of observations, (..., O) -> (..., input_dim): them and their Fourier features.
+
+        `update`, `act` and `q` expect it; who calls them applies it, so that algorithms need not know.
+        """
+        waves = [wave(frequency * obs) for frequency in self.cfg.fourier for wave in (torch.sin, torch.cos)]
+        return torch.cat([obs, *waves], -1) if waves else obs
+
+    @property
     def noise_dim(self) -> int:
         """Standard normal numbers that one row of an update consumes."""
         return 0

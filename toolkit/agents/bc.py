@@ -38,7 +38,7 @@ class BC(Agent[BCState]):
 
     def init(self, generator: torch.Generator) -> BCState:
         """Fresh policy."""
-        return BCState(optimised(init_policy(self.spec.obs_dim, self.spec.action_dim, self.cfg.hidden, generator)))
+        return BCState(optimised(init_policy(self.input_dim, self.spec.action_dim, self.cfg.hidden, generator)))
 
     def update(self, st: BCState, b: Batch) -> tuple[BCState, Metrics]:
         """One step down the loss."""

@@ -45,7 +45,7 @@ class DiscreteCQL(Agent[DiscreteCQLState]):
 
     def init(self, generator: torch.Generator) -> DiscreteCQLState:
         """Fresh critics."""
-        c, sizes = self.cfg, [self.spec.obs_dim, *self.cfg.hidden, self.spec.action_dim]
+        c, sizes = self.cfg, [self.input_dim, *self.cfg.hidden, self.spec.action_dim]
         Q = init_mlp(sizes, generator, members=c.members, layer_norm=c.layer_norm)
         return DiscreteCQLState(optimised(Q), Q)
 

@@ -49,7 +49,7 @@ class FQL(Agent[FQLState]):
 
     def init(self, generator: torch.Generator) -> FQLState:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         flow = init_mlp([o + a + 1, *c.hidden, a], generator)
         mu = init_mlp([o + a, *c.hidden, a], generator)

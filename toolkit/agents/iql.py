@@ -44,7 +44,7 @@ class IQL(Agent[IQLState]):
 
     def init(self, generator: torch.Generator) -> IQLState:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         V = init_mlp([o, *c.hidden, 1], generator, layer_norm=c.layer_norm)
         return IQLState(optimised(V), optimised(Q), optimised(init_policy(o, a, c.hidden, generator)), Q)

@@ -43,7 +43,7 @@ class IVL(Agent[IVLState]):
 
     def init(self, generator: torch.Generator) -> IVLState:
         """Fresh networks."""
-        c, o = self.cfg, self.spec.obs_dim
+        c, o = self.cfg, self.input_dim
         V = init_mlp([o, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         return IVLState(optimised(V), optimised(init_policy(o, self.spec.action_dim, c.hidden, generator)), V)
 

@@ -54,7 +54,7 @@ class PEX(IQL):
     def init(self, generator: torch.Generator) -> PEXState:  # type: ignore[override]
         """Fresh networks."""
         fresh = super().init(generator)
-        old = init_policy(self.spec.obs_dim, self.spec.action_dim, self.cfg.hidden, generator)
+        old = init_policy(self.input_dim, self.spec.action_dim, self.cfg.hidden, generator)
         return PEXState(*fresh, optimised(old))
 
     def loss_pi(self, p: Params, V: Params, q: Tensor, st: PEXState, b: Batch) -> tuple[Tensor, Metrics]:  # type: ignore[override]

@@ -90,7 +90,7 @@ class PolicyGradient(Agent[State]):
 
     def init(self, generator: torch.Generator) -> State:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         if self.spec.discrete:
             pi = optimised(init_mlp([o, *c.hidden, a], generator, last_gain=0.01))
         else:

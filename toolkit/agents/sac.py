@@ -57,7 +57,7 @@ class SAC(Agent[SACState]):
 
     def init(self, generator: torch.Generator) -> SACState:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         pi = init_policy(o, a, c.hidden, generator, layer_norm=c.policy_layer_norm)
         log_alpha = {"log_alpha": torch.tensor(math.log(c.temperature))}

@@ -53,7 +53,7 @@ class TD3(Agent[TD3State]):
 
     def init(self, generator: torch.Generator) -> TD3State:
         """Fresh networks."""
-        c, o, a = self.cfg, self.spec.obs_dim, self.spec.action_dim
+        c, o, a = self.cfg, self.input_dim, self.spec.action_dim
         Q = init_mlp([o + a, *c.hidden, 1], generator, members=c.members, layer_norm=c.layer_norm)
         pi = init_policy(o, a, c.hidden, generator)
         return TD3State(optimised(Q), optimised(pi), Q, pi)

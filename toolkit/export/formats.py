@@ -53,7 +53,7 @@ class Greedy(torch.nn.Module):
         leaves = [getattr(self, f"leaf{place}") for place in range(self.count)]
         state = _pytree.tree_unflatten(leaves, self.structure)
         noise = observation.new_zeros(observation.shape[0], self.agent.act_noise_dim)
-        action = self.agent.act(state, (observation - self.mean) / self.std, noise)
+        action = self.agent.act(state, self.agent.features((observation - self.mean) / self.std), noise)
         return action.argmax(-1) if self.agent.spec.discrete else action
 
 

@@ -81,6 +81,8 @@ def _gaussian(ours: Policy) -> Params:
         why = "its actions are choices, and SAC's are numbers"
     elif ours.agent.chunk > 1:
         why = "it decides on several actions at once"
+    elif ours.agent.cfg.fourier:
+        why = "its networks see Fourier features beside the observation, and SAC's do not"
     elif not hasattr(state, "pi"):
         why = "its policy is no single network"
     elif any(key.startswith("g") for key in state.pi.p):

@@ -44,13 +44,15 @@ def load_spec(file: str | Path, overrides: Sequence[str] = ()) -> PipelineSpec:
     """
     path = catalog.find("pipelines", file)
     spec = load_model(path, PipelineSpec, overrides, lambda raw: list(_problems(raw)))
-    return spec.model_copy(update={"stages": {name: _with_hidden(stage, spec) for name, stage in spec.stages.items()}})
+    return spec.model_copy(update={"stages": {name: _networks(stage, spec) for name, stage in spec.stages.items()}})
 
 
-def _with_hidden(stage: Stage, spec: PipelineSpec) -> Stage:
-    if spec.hidden is None or not isinstance(stage, OfflineStage | OnlineStage):
+def _networks(stage: Stage, spec: PipelineSpec) -> Stage:
+    """The stage with what the pipeline says of all networks, where its own `config` says nothing."""
+    if not isinstance(stage, OfflineStage | OnlineStage):
         return stage
-    return stage.model_copy(update={"config": {"hidden": list(spec.hidden), **stage.config}})
+    shared = {name: list(value) for name in ("hidden", "fourier") if (value := getattr(spec, name)) is not None}
+    return stage.model_copy(update={"config": {**shared, **stage.config}})
 
 
 def _problems(raw: Json) -> Iterator[Problem]:
