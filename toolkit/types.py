@@ -54,6 +54,7 @@ class Spec:
     action_dim: int
     goal_dim: int = 0  # the last numbers of the input, where the policy sees its goal; 0 where it does not
     discrete: bool = False  # an action is one of `action_dim` choices, as one-hot numbers; the largest one counts
+    position_dim: int = 0  # the first numbers of the input, where they are a place in a maze; 0 elsewhere
 
 
 class Batch(NamedTuple):

@@ -34,7 +34,7 @@ GAUSSIAN = ["bc", "iql", "sac", "cql", "td3_bc", "gae"]
 def save(folder: Path, name: str, card: TaskCard = CARD, spec: Spec | None = None, **config: Any) -> Path:
     """A checkpoint of two seeds whose weights are drawn so that actions vary."""
     kind = AGENTS[name]
-    spec = spec or (Spec(6, 2, 2) if kind.continuous else Spec(6, 5, 2, discrete=True))
+    spec = spec or Spec(6, 2 if kind.continuous else 5, 2, discrete=not kind.continuous, position_dim=2)
     random = torch.Generator().manual_seed(1)
     agent = make_agent(name, {"hidden": (16, 16), **config}, spec)
     states = [agent.init(random) for _ in range(2)]

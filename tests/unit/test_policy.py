@@ -40,7 +40,7 @@ MEAN, STD = np.array([0.5, -0.25, 0.1, 0.0], np.float32), np.array([2.0, 1.5, 0.
 def make_learner(name: str = "iql", obs_dim: int = 4) -> Learner:
     kind = AGENTS[name]
     waves = {} if kind.goals else {"fourier": (2.0, 5.0)}  # what a checkpoint alone has to bring back
-    spec = Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous)
+    spec = Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous, position_dim=2)
     agent = make_agent(name, {"hidden": (32, 24)} | waves, spec)
     learner = Learner(agent, [7, 8, 9], updates=1, compile="off", precision="fp32", device=torch.device("cpu"))
     # larger last layers than at the start of training, so that actions differ
@@ -146,7 +146,10 @@ def test_of_discrete_actions_it_predicts_the_number() -> None:
     one, _ = policy.predict(inputs[0])
     assert one.shape == () and env.action_space.contains(one[()])
     assert -40 <= evaluate_policy(policy, Monitor(env), n_eval_episodes=2)[0] <= 0
-    assert (policy.act(np.stack([inputs] * 2)).shape, policy.agent.spec) == ((2, 6, 9), Spec(4, 9, discrete=True))
+    assert (policy.act(np.stack([inputs] * 2)).shape, policy.agent.spec) == (
+        (2, 6, 9),
+        Spec(4, 9, discrete=True, position_dim=2),
+    )
 
 
 def test_of_chunks_it_predicts_one_action_after_the_other() -> None:

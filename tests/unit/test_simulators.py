@@ -28,11 +28,11 @@ SIZES = {
     "cartpole": Spec(4, 2, discrete=True),
     "halfcheetah": Spec(17, 6),
     "fetch-reach": Spec(13, 4, 3),
-    "pointmaze-umaze-dense": Spec(4, 2),
-    "pointmaze-umaze-discrete": Spec(4, 9, discrete=True),
-    "pointmaze-medium-discrete": Spec(4, 9, discrete=True),
-    "pointmaze-medium-shown": Spec(6, 2, 2),
-    "pointmaze-large-shown": Spec(6, 2, 2),
+    "pointmaze-umaze-dense": Spec(4, 2, position_dim=2),
+    "pointmaze-umaze-discrete": Spec(4, 9, discrete=True, position_dim=2),
+    "pointmaze-medium-discrete": Spec(4, 9, discrete=True, position_dim=2),
+    "pointmaze-medium-shown": Spec(6, 2, 2, position_dim=2),
+    "pointmaze-large-shown": Spec(6, 2, 2, position_dim=2),
 }
 
 

@@ -38,7 +38,7 @@ def test_shipped_cards_make_environments(name: str) -> None:
     observation, info = env.reset(seed=0)
     assert info == {"is_success": False}
     assert card.policy_input(observation).shape == (env.sizes.obs_dim,)
-    assert env.sizes == Spec(6, 2, 2) if card.goal.observed else Spec(4, 2)
+    assert env.sizes == Spec(6, 2, 2, position_dim=2) if card.goal.observed else Spec(4, 2, position_dim=2)
     if card.goal.cell is not None:
         np.testing.assert_array_equal(observation["desired_goal"], env.maze.cell_to_xy(card.goal.cell))
 

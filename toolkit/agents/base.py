@@ -57,15 +57,19 @@ class Agent(ABC, Generic[State]):
     @property
     def input_dim(self) -> int:
         """Numbers that the networks see of an observation."""
-        return self.spec.obs_dim * (1 + 2 * len(self.cfg.fourier))
+        places = self.spec.position_dim and self.spec.position_dim + self.spec.goal_dim
+        return self.spec.obs_dim + 2 * len(self.cfg.fourier) * places
 
     def features(self, obs: Tensor) -> Tensor:
-        """What the networks see of observations, (..., O) -> (..., input_dim): them and their Fourier features.
+        """What the networks see of observations, (..., O) -> (..., input_dim): them and waves of the places in them.
 
         `update`, `act` and `q` expect it; who calls them applies it, so that algorithms need not know.
         """
-        waves = [wave(frequency * obs) for frequency in self.cfg.fourier for wave in (torch.sin, torch.cos)]
-        return torch.cat([obs, *waves], -1) if waves else obs
+        position, goal = self.spec.position_dim, self.spec.goal_dim
+        if not position or not self.cfg.fourier:
+            return obs
+        places = torch.cat([obs[..., :position], obs[..., obs.shape[-1] - goal :]], -1) if goal else obs[..., :position]
+        return torch.cat([obs, *(wave(f * places) for f in self.cfg.fourier for wave in (torch.sin, torch.cos))], -1)
 
     @property
     def noise_dim(self) -> int:

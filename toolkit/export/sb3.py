@@ -81,7 +81,7 @@ def _gaussian(ours: Policy) -> Params:
         why = "its actions are choices, and SAC's are numbers"
     elif ours.agent.chunk > 1:
         why = "it decides on several actions at once"
-    elif ours.agent.cfg.fourier:
+    elif ours.agent.input_dim > ours.agent.spec.obs_dim:
         why = "its networks see Fourier features beside the observation, and SAC's do not"
     elif not hasattr(state, "pi"):
         why = "its policy is no single network"

@@ -204,7 +204,7 @@ class PipelineSpec(Strict):
     """Widths of the hidden layers in every stage whose `config` says nothing else, so that networks fit each other at
     the seam; null leaves them to the algorithms."""
     fourier: tuple[PositiveFloat, ...] | None = None
-    """Frequencies of the Fourier features that networks see beside each observation; as with `hidden`."""
+    """Frequencies of the Fourier features of places in a maze, in every stage; as with `hidden`."""
     stages: dict[str, Stage] = Field(min_length=1)
     """Name of each stage and what it does."""
 

@@ -76,7 +76,8 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         """Sizes of a policy's input and of an action."""
         goal = self.goal_dim * self.card.goal.observed
         state, acting = self.observation_space["observation"], self.actions
-        return Spec(state.shape[0] + goal, acting.dim, goal, acting.discrete)
+        position = self.goal_dim if self.maze else 0
+        return Spec(state.shape[0] + goal, acting.dim, goal, acting.discrete, position)
 
     @property
     def goal_dim(self) -> int:

@@ -19,7 +19,8 @@ class AgentConfig(BaseModel):
     hidden: tuple[PositiveInt, ...] = (256, 256)
     """Widths of the hidden layers of every network."""
     fourier: tuple[PositiveFloat, ...] = ()
-    """Frequencies f of Fourier features (arXiv:2006.10739): beside each normalised number x of an observation, every
-    network sees sin(f x) and cos(f x). Lets values and actions differ on the two sides of a thin wall."""
+    """Frequencies f of Fourier features (arXiv:2006.10739): in a maze every network sees, beside the observation,
+    sin(f x) and cos(f x) of the position and of an observed goal, normalised. Lets values and actions differ on the two
+    sides of a thin wall."""
     lr: PositiveFloat = 3e-4
     """Learning rate of every network that has none of its own."""
