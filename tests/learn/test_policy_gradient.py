@@ -279,7 +279,7 @@ class Line:
     """What `Practice` needs of a pool: a point on a line, moved by the action, paid by its nearness to 0; 16 steps."""
 
     def __init__(self, lanes: int, discrete: bool) -> None:
-        self.lanes, self.discrete = lanes, discrete
+        self.lanes, self.discrete, self.action_dim = lanes, discrete, 2 if discrete else 1
         self.card = SimpleNamespace(reward=SimpleNamespace(step=0.0))
         self.inputs, self.achieved = np.zeros((lanes, 2), np.float32), np.zeros((lanes, 0), np.float32)
         self.reward, self.total = np.zeros(lanes, np.float32), np.zeros(lanes)

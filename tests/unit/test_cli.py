@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,10 +89,16 @@ def test_a_mistake_is_refused_within_a_second(tmp_path: Path, arguments: list[st
     (tmp_path / "wrong.yaml").write_text("name: wrong\ntask: pointmaze-medium\nstages: {}\nmore: 1\n")
     seconds = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = spent_by_children()
         assert toolkit("pipeline", *arguments, cwd=tmp_path).returncode == 2
-        seconds.append(time.perf_counter() - began)
+        seconds.append(spent_by_children() - began)
     assert min(seconds) < 1.0
+
+
+def spent_by_children() -> float:
+    """Processor seconds of finished processes: other tests keep the machine busy, and a clock would count them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_collect_says_where_it_wrote(tmp_path: Path) -> None:
@@ -113,7 +121,10 @@ def test_collect_says_where_it_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [*TOOLKIT, "collect", "navigate", "--episodes", "100000", "--workers", "1"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests run in the background inherit deafness
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "started" in line:
