@@ -116,6 +116,14 @@ def _fill_ahead(
                 _write_goal(to, row + ahead + O, flat, x, mean, std)
 
 
+@numba.njit(error_model="numpy")
+def _read_goal(goal: Any, flat: Any, row: Any, recorded: Any, mean: Any, std: Any) -> None:
+    """The goal of a row in the simulator's units: as recorded, normalised, behind its observation, or achieved."""
+    for g in range(len(goal)):
+        number = flat[row + HEADER + g]
+        goal[g] = number * std[g] + mean[g] if recorded else number
+
+
 @kernel
 def fill_goals(
     out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
@@ -166,11 +174,7 @@ def fill_goals(
                 if b >= begin[u, s]:
                     k, i, at = chosen[b, 0], chosen[b, 1], chosen[b, 3]
                     x, y = k * capacity * W, ((u * S + s) * B + b) * WO
-                    for g in range(G):
-                        if at < 0:
-                            goal[g] = flat[x + i * W + HEADER + O + g] * std[g] + mean[g]
-                        else:
-                            goal[g] = flat[x + at * W + HEADER + g]
+                    _read_goal(goal, flat, x + i * W + O if at < 0 else x + at * W, at < 0, mean, std)
                     reward, discount, z = _walk_to_goal(
                         flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
                     )
