@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.kill9 import differences, fingerprint
+from tests.e2e.stopping import asked_to_stop
 from toolkit.assess import evaluate_run
 from toolkit.checkpoint import load
 from toolkit.evaluate import evaluate
@@ -52,19 +50,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_stopped_in_the_middle_of_a_chunk_it_ends_in_the_same_bytes(
     whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments, **options)
-
     file, run = whole
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     shutil.rmtree(copy / "stages/finetune")
     with monkeypatch.context() as patch:
-        patch.setattr("toolkit.pipeline.watch.evaluate", interrupted)
+        patch.setattr("toolkit.pipeline.watch.evaluate", asked_to_stop(evaluate))
         with pytest.raises(SystemExit):
             run_pipeline(file, out=copy, progress="none")
     tensors, meta = load(copy / "stages/finetune/checkpoint")

@@ -19,6 +19,7 @@ import minari
 import pytest
 
 from benchmarks.kill9 import differences, fingerprint
+from tests.e2e.stopping import asked_to_stop
 from toolkit.checkpoint import exists, load
 from toolkit.evaluate import evaluate
 from toolkit.pipeline.ope import rank_runs
@@ -205,16 +206,8 @@ def test_stopped_and_resumed_ends_in_the_same_bytes(
 def test_stopped_in_an_evaluation_it_plays_that_one_first(
     pipeline: Path, copy: Path, whole: tuple[Path, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments, **options)
-
     shutil.rmtree(copy / "stages/finetune")
-    monkeypatch.setattr("toolkit.pipeline.watch.evaluate", interrupted)
+    monkeypatch.setattr("toolkit.pipeline.watch.evaluate", asked_to_stop(evaluate))
     with pytest.raises(SystemExit):
         run_pipeline(pipeline, out=copy, progress="none")
     _, meta = load(copy / "stages/finetune/checkpoint")
