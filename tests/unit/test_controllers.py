@@ -108,6 +108,17 @@ def test_epsilon_noise_replaces_its_share_of_actions() -> None:
     assert replaced.std() == pytest.approx(1 / np.sqrt(3), rel=0.03)
 
 
+def test_bursts_hold_one_random_action_for_their_length() -> None:
+    noise = TypeAdapter(Noise).validate_python({"kind": "bursts", "share": 0.25, "steps": 12, "std": 0.5})
+    scale, shift = noise.draw(np.random.default_rng(0), 60_000, 2)
+    pushed = scale[:, 0] == 0
+    assert pushed.mean() == pytest.approx(0.25, abs=0.02)
+    assert np.abs(shift[pushed]).max() <= 1
+    assert shift[~pushed].std() == pytest.approx(0.5, rel=0.02)
+    held = (shift[1:] == shift[:-1]).all(1)[pushed[1:] & pushed[:-1]]
+    assert held.mean() == pytest.approx(11 / 11.25, abs=0.01)  # a push follows a push one time in four
+
+
 def test_no_noise_changes_nothing() -> None:
     scale, shift = TypeAdapter(Noise).validate_python({"kind": "none"}).draw(np.random.default_rng(0), 5, 2)
     assert (scale == 1).all()

@@ -63,7 +63,33 @@ class EpsilonNoise(Strict):
         return kept, (1.0 - kept) * rng.uniform(-1.0, 1.0, (steps, action_dim))
 
 
-Noise = Annotated[NoNoise | GaussianNoise | OrnsteinUhlenbeckNoise | EpsilonNoise, Field(discriminator="kind")]
+class BurstNoise(Strict):
+    """Normal noise, and now and then a push: the same random action for some steps in place of the controller's.
+
+    Pushes carry a robot to where its controller never leads it, such as against walls, and what follows shows the way
+    back: recordings for a policy that has to recover from its own mistakes.
+    """
+
+    kind: Literal["bursts"]
+    share: Share
+    """Share of steps in pushes."""
+    steps: int = Field(10, ge=1)
+    """Length of a push."""
+    std: float = Field(0.0, ge=0, le=10)
+    """Standard deviation of the normal noise outside of pushes; actions are in [-1, 1]."""
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        blocks = -(-steps // self.steps) + 1
+        at = np.arange(steps) + rng.integers(self.steps)  # so that pushes begin at any step
+        pushed = (rng.random(blocks) < self.share)[at // self.steps, None]
+        push = rng.uniform(-1.0, 1.0, (blocks, action_dim))[at // self.steps]
+        return 1.0 - pushed, np.where(pushed, push, rng.normal(0.0, self.std, (steps, action_dim)))
+
+
+Noise = Annotated[
+    NoNoise | GaussianNoise | OrnsteinUhlenbeckNoise | EpsilonNoise | BurstNoise, Field(discriminator="kind")
+]
 
 
 def drift(rng: np.random.Generator, steps: int, width: int, std: float, correlation: float) -> Floats:
