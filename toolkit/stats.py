@@ -87,13 +87,16 @@ def success_ci(success: npt.ArrayLike) -> tuple[float, float]:
     """95 % interval of the success rate from outcomes (S, n), n episodes of each of S seeds; within [0, 1].
 
     `seed_ci` of the seeds' rates, widened to `wilson_ci` of all episodes: seeds that happen to agree, as all do at
-    1.00, do not make the episodes certain. With one seed it is about this policy alone.
+    1.00, do not make the episodes certain. With one seed it is about this policy alone. Rates near 0 and 1 are skewed,
+    so the seeds' interval is made of arcsin sqrt of the rates (Anscombe 1948) and carried back.
     """
     table = np.atleast_2d(np.asarray(success, np.float64))
     low, high = wilson_ci(int(table.sum()), table.size)
     if len(table) > 1:
-        seeds_low, seeds_high = seed_ci(table.mean(1))
-        low, high = min(low, seeds_low), max(high, seeds_high)
+        episodes, middle = table.shape[1], float(iqm(table.mean(1)))
+        ends = seed_ci(np.arcsin(np.sqrt((table.sum(1) + 0.375) / (episodes + 0.75))))
+        seeds_low, seeds_high = np.sin(np.clip(ends, 0.0, np.pi / 2)) ** 2
+        low, high = min(low, middle, float(seeds_low)), max(high, middle, float(seeds_high))
     return max(low, 0.0), min(high, 1.0)
 
 
