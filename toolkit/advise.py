@@ -233,9 +233,9 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     if online and start == "iql":
         made["finetune"] = {
             "kind": "online", "agent": "sac", "start": start,
-            "config": {"lr": 1e-3, "lr_policy": 3e-5, "polyak": 0.02, "entropy_backup": False},
-            "seam": {"optimizer": "reset", "temperature": 0.02}, "env_steps": 12_000, "envs": 2, "n_step": 5,
-            "gamma": horizon["gamma"], "warmup_steps": 500, "critic_steps": 2_000, **common,
+            "config": {"lr": 1e-3, "lr_policy": 2e-5, "polyak": 0.02, "entropy_backup": False},
+            "seam": {"optimizer": "reset", "temperature": 0.02}, "env_steps": 5_000, "envs": 2, "utd": 4, "n_step": 5,
+            "gamma": horizon["gamma"], "warmup_steps": 500, "critic_steps": 500, **common,
         }  # fmt: skip
     assert all(block["agent"] in CONFIGS for block in made.values())
     return made

@@ -82,9 +82,10 @@ class BurstNoise(Strict):
         """Scale and shift of each step."""
         blocks = -(-steps // self.steps) + 1
         at = np.arange(steps) + rng.integers(self.steps)  # so that pushes begin at any step
-        pushed = (rng.random(blocks) < self.share)[at // self.steps, None]
+        pushed = (rng.random(blocks) < self.share).astype(np.float64)[at // self.steps, None]
         push = rng.uniform(-1.0, 1.0, (blocks, action_dim))[at // self.steps]
-        return 1.0 - pushed, np.where(pushed, push, rng.normal(0.0, self.std, (steps, action_dim)))
+        between = rng.normal(0.0, self.std, (steps, action_dim))
+        return 1.0 - pushed, np.where(pushed > 0, push, between)
 
 
 Noise = Annotated[
