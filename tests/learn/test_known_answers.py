@@ -39,26 +39,39 @@ def endless(ending: str) -> Episodes:
     return Episodes(np.ones((rows, 1), np.float32), nothing, nothing, action, reward, **flags, starts=starts)
 
 
-def learned(name: str, episodes: Episodes, n_step: int, updates: int = 800, **config: Any) -> Learner:
+Case = tuple[Episodes, int]  # a recording and the steps its rewards are added up over
+
+
+def learned(name: str, cases: list[Case], updates: int, **config: Any) -> Learner:
+    """All cases in one program, two seeds each, in this order: an update of many costs hardly more than one of two."""
     kind = AGENTS[name]
     known = {field: value for field, value in FAST.items() if field in kind.Config.model_fields}
     agent = kind(kind.Config(**known, **config), Spec(1, 1, discrete=not kind.continuous))
-    learner = Learner(agent, [0, 1], updates, compile="off", precision="fp32")
-    replay = Replay.from_episodes(episodes, episodes.obs, GAMMA)
-    sampler = Sampler(replay.spec, np.array([0, 1]), 64, learner.agent.noise_dim, n_step, GAMMA, 1)
+    learner = Learner(agent, [0, 1] * len(cases), updates, compile="off", precision="fp32")
+    sources = [
+        (
+            Replay.from_episodes(episodes, episodes.obs, GAMMA),
+            Sampler(Spec(1, 1), np.array([0, 1]), 64, agent.noise_dim, n_step, GAMMA, 1),
+        )
+        for episodes, n_step in cases
+    ]
     for step in range(updates):
-        packed = sampler.draw(step, replay, None, np.array([64]))[0]
-        learner.update(packed.to(learner.device), torch.tensor(1.0))
+        packed = [sampler.draw(step, replay, None, np.array([64]))[0] for replay, sampler in sources]
+        learner.update(torch.cat(packed).to(learner.device), torch.tensor(1.0))
     return learner
 
 
-def learned_q(agent: str, episodes: Episodes, n_step: int, **config: Any) -> float:
-    learner = learned(agent, episodes, n_step, **config)
-    ones = torch.ones(2, 1, 1, device=learner.device)
-    return float(learner.q(ones, ones * learner.agent.spec.discrete).mean())
+def learned_q(agent: str, cases: list[Case], updates: int, **config: Any) -> list[float]:
+    """The value of each case."""
+    learner = learned(agent, cases, updates, **config)
+    ones = torch.ones(2 * len(cases), 1, 1, device=learner.device)
+    values: list[float] = learner.q(ones, ones * learner.agent.spec.discrete).reshape(len(cases), 2).mean(1).tolist()
+    return values
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+LEFT = 1 / (1 - 0.9 * GAMMA)  # one state, left with probability 1/10 a step: Q = 1 + 0.9 gamma Q
+
+
 @pytest.mark.parametrize(
     ("agent", "config"),
     [
@@ -68,15 +81,14 @@ def learned_q(agent: str, episodes: Episodes, n_step: int, **config: Any) -> flo
         ("fql", {}),
     ],
 )
-def test_a_time_limit_does_not_end_the_value(agent: str, config: dict[str, Any], n_step: int) -> None:
+def test_a_time_limit_does_not_end_the_value_and_a_termination_does(agent: str, config: dict[str, Any]) -> None:
     """Reward 1 for ever is worth 1 / (1 - gamma), although every recording stops after ten steps."""
-    assert learned_q(agent, endless("truncated"), n_step, **config) == pytest.approx(10.0, rel=0.03)
+    goes_on, ends = endless("truncated"), endless("terminated")
+    one, three, ended = learned_q(agent, [(goes_on, 1), (goes_on, 3), (ends, 1)], 800, **config)
+    assert [one, three] == pytest.approx([10.0, 10.0], rel=0.03)
+    assert ended == pytest.approx(LEFT, rel=0.12)
 
 
-LEFT = 1 / (1 - 0.9 * GAMMA)  # one state, left with probability 1/10 a step: Q = 1 + 0.9 gamma Q
-
-
-@pytest.mark.parametrize(("ending", "value"), [("truncated", 10.0), ("terminated", LEFT)])
 @pytest.mark.parametrize(
     ("agent", "config"),
     [
@@ -91,21 +103,13 @@ LEFT = 1 / (1 - 0.9 * GAMMA)  # one state, left with probability 1/10 a step: Q 
         ("discrete_cql", {"alpha": 0.0}),
     ],
 )
-def test_time_limits_and_terminations(agent: str, config: dict[str, Any], ending: str, value: float) -> None:
-    """A time limit ends no value and a termination does: who takes one for the other is wrong by a factor of two."""
-    episodes = endless(ending)
+def test_time_limits_and_terminations(agent: str, config: dict[str, Any]) -> None:
+    """Who takes one for the other is wrong by a factor of two."""
+    cases = [endless("truncated"), endless("terminated")]
     if agent == "discrete_cql":  # one choice alone
-        episodes = replace(episodes, action=np.ones_like(episodes.action))
-    assert learned_q(agent, episodes, n_step=1, updates=400, **config) == pytest.approx(value, rel=0.12)
-
-
-@pytest.mark.parametrize(
-    ("agent", "config"),
-    [("sac", {"entropy_backup": False}), ("cql", {"alpha": 0.0, "samples": 2}), ("fql", {})],
-)
-def test_a_termination_ends_the_value(agent: str, config: dict[str, Any]) -> None:
-    """The other half of `test_a_time_limit_does_not_end_the_value`; IQL's stands below."""
-    assert learned_q(agent, endless("terminated"), n_step=1, updates=400, **config) == pytest.approx(LEFT, rel=0.12)
+        cases = [replace(episodes, action=np.ones_like(episodes.action)) for episodes in cases]
+    values = learned_q(agent, [(episodes, 1) for episodes in cases], 400, **config)
+    assert values == pytest.approx([10.0, LEFT], rel=0.12)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +122,10 @@ def test_a_termination_ends_the_value(agent: str, config: dict[str, Any]) -> Non
     ],
 )
 def test_values_of_states(agent: str, ending: str, value: float) -> None:
-    learner = learned(agent, endless(ending), n_step=1, updates=400, **({"expectile": 0.5} if agent == "ivl" else {}))
+    config = {"expectile": 0.5} if agent == "ivl" else {}
+    learner = learned(agent, [(endless(ending), 1)], 400, **config)
     v = torch.vmap(mlp)(learner.state.V.p, torch.ones(2, 1, 1, device=learner.device))
     assert float(v.mean()) == pytest.approx(value, rel=0.05)
-
-
-def test_a_termination_does() -> None:
-    """The negative case: a value of 1 / (1 - 0.9 gamma) and not 10."""
-    got = learned_q("iql", endless("terminated"), n_step=1, expectile=0.5)
-    assert got == pytest.approx(LEFT, rel=0.12)
 
 
 def test_expectile_closed_form() -> None:
