@@ -1,6 +1,6 @@
 """`toolkit.stats` against rliable, and how often its intervals hold the truth.
 
-    python -m venv /tmp/rliable && /tmp/rliable/bin/pip install rliable==1.2.0 numpy
+    python -m venv /tmp/rliable && /tmp/rliable/bin/pip install rliable==1.2.0 numpy "pandas<3"
     PYTHONPATH=. /tmp/rliable/bin/python benchmarks/check_stats.py
 
 Some minutes on one core; writes benchmarks/results/stats.json and fails where a number is out of its bounds.
