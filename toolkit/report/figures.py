@@ -47,10 +47,10 @@ def score_rows(title: str, rows: Sequence[tuple[str, Score, int]], measure: str)
     if not rows:
         return None
     gap, top = 38, 8
-    x, show = Axis(0, 1, 142, WIDTH - 58), rate
+    x, show = Axis(0, 1, 158, WIDTH - 58), rate
     if measure == "return":
         everything = [[score.iqm, score.low, score.high, *score.per_seed] for _, score, _ in rows]
-        x, show = value_axis(np.concatenate(everything), 142, WIDTH - 58), number
+        x, show = value_axis(np.concatenate(everything), 158, WIDTH - 58), number
     bottom = top + gap * len(rows)
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1) if measure == "success" else x.ticks():
@@ -65,7 +65,7 @@ def score_rows(title: str, rows: Sequence[tuple[str, Score, int]], measure: str)
 
 
 def _score_row(name: str, score: Score, colour: int, x: Axis, y: float, words: str) -> Markup:
-    short = name if len(name) < 21 else name[:19] + "…"
+    short = name if len(name) < 24 else name[:22] + "…"
     parts = [tag("text", short, tag("title", name), x=0, y=y + 4, class_="name")]
     if math.isfinite(score.low) and math.isfinite(score.high):
         low, high = x.at(max(x.low, score.low)), x.at(min(x.high, score.high))
