@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -40,8 +40,10 @@ class Strict(pydantic.BaseModel):
 
     shortcut: ClassVar[str | None] = None
     """Field whose entries may begin an override's path: with "stages", `finetune.utd` is `stages.finetune.utd`."""
-    resets: ClassVar[Mapping[str, str]] = {}
-    """An override that changes the one name removes the other beside it: the settings of what is replaced."""
+
+    @classmethod
+    def overridden(cls, block: dict[str, Any], name: str, value: Any) -> None:
+        """An override is about to set block[name] to another value: take away what belonged to the old one."""
 
 
 class ConfigError(ToolkitError):
@@ -147,18 +149,15 @@ def _override(document: Document, item: str, model: type[pydantic.BaseModel]) ->
             yield f"{place}: {path.strip()}: {one_of(names, str(keys[0]))}"
             return
         keys = (shortcut, *keys)
-    _reset(document.value, keys, value, getattr(model, "resets", {}))
+    block: Any = document.value
+    for key in keys[:-1]:
+        block = block.get(key) if isinstance(block, dict) else None
+    if issubclass(model, Strict) and isinstance(block, dict) and block.get(keys[-1]) != value:
+        model.overridden(block, str(keys[-1]), value)
     try:
         document.put(keys, value, place)
     except ValueError as error:
         yield f"{place}: {error}"
-
-
-def _reset(block: Any, keys: Keys, value: Any, resets: Mapping[str, str]) -> None:
-    for key in keys[:-1]:
-        block = block.get(key) if isinstance(block, dict) else None
-    if isinstance(block, dict) and keys[-1] in resets and block.get(keys[-1]) != value:
-        block.pop(resets[str(keys[-1])], None)
 
 
 def _file_order(line: str) -> tuple[bool, int, str]:

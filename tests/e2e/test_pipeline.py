@@ -218,9 +218,10 @@ def test_stopped_in_an_evaluation_it_plays_that_one_first(
 
 
 def test_another_agent_brings_its_own_settings(pipeline: Path, tmp_path: Path) -> None:
-    run_pipeline(pipeline, out=tmp_path / "run", overrides=["clone.agent=cql", "clone.config.gap=5.0"], dry_run=True)
-    with pytest.raises(ToolkitError, match="network Q cannot carry over"):  # other hidden layers than the file's
-        run_pipeline(pipeline, out=tmp_path / "run", overrides=["pretrain.agent=cql"], dry_run=True)
+    for overrides in (["clone.agent=cql", "clone.config.gap=5.0"], ["pretrain.agent=cql"]):
+        run_pipeline(pipeline, out=tmp_path / "run", overrides=overrides, dry_run=True)
+    with pytest.raises(ToolkitError, match="network Q cannot carry over"):
+        run_pipeline(pipeline, out=tmp_path / "run", overrides=["pretrain.config.hidden=[8]"], dry_run=True)
 
 
 def command(pipeline: Path, run: Path) -> subprocess.Popen[str]:

@@ -47,14 +47,25 @@ def test_widths_stand_in_every_stage_that_says_nothing_else(tmp_path: Path) -> N
     spec = load(tmp_path, stages, ["hidden=[64, 32]"])
     assert spec.stages["pretrain"].config == {"hidden": [8]}  # type: ignore[union-attr]
     assert spec.stages["finetune"].config == {"hidden": [64, 32]}  # type: ignore[union-attr]
-    spec = load(tmp_path, stages, ["hidden=[64]", "pretrain.agent=cql"])  # the settings of another algorithm go
-    assert spec.stages["pretrain"].config == {"hidden": [64]}  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="hidden"):
         load(tmp_path, stages, ["hidden=[0]"])
     spec = load(tmp_path, stages, ["fourier=[3]"])
     assert spec.stages["pretrain"].config == {"hidden": [8], "fourier": [3.0]}  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="fourier"):  # it reads the goal out of its observations
         load(tmp_path, stages, ["pretrain.agent=hiql", "pretrain.config.fourier=[3]"])
+
+
+def test_another_agent_keeps_the_settings_that_mean_the_same_to_it(tmp_path: Path) -> None:
+    stages = GOOD.replace("expectile: 0.9", "expectile: 0.9, hidden: [8], lr: 2e-3, polyak: 0.02")
+    spec = load(tmp_path, stages, ["pretrain.agent=cql", "pretrain.config.alpha=2"])
+    assert spec.stages["pretrain"].config == {"hidden": [8], "lr": 2e-3, "polyak": 0.02, "alpha": 2.0}  # type: ignore[union-attr]
+    spec = load(tmp_path, stages, ["pretrain.agent=bc"])  # which has no targets
+    assert spec.stages["pretrain"].config == {"hidden": [8], "lr": 2e-3}  # type: ignore[union-attr]
+    spec = load(tmp_path, stages, ["pretrain.agent=iql"])  # as it was
+    assert "expectile" in spec.stages["pretrain"].config  # type: ignore[union-attr]
+    for wrong in ("cqll", "[1]"):
+        with pytest.raises(ConfigError, match=r"pretrain\.agent: expected"):
+            load(tmp_path, stages, [f"pretrain.agent={wrong}"])
 
 
 @pytest.mark.parametrize("entry", catalog.entries("pipelines"), ids=lambda entry: entry.name)

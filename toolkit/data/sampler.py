@@ -199,19 +199,23 @@ def push_steps(
     the same episode overwrites that row with itself, so a reader needs to know nothing of the write position.
     A finished episode keeps its final row, and its Monte Carlo returns and lengths are written backwards.
     """
-    K, capacity = rows.shape[0], rows.shape[1]
-    O, G = obs.shape[1], achieved.shape[1]
+    K, capacity, W = rows.shape
+    O, A, G = obs.shape[1], action.shape[1], achieved.shape[1]
+    flat = rows.reshape(K * capacity * W)
     for k in range(K):
         h = head[k]
-        rows[k, h, LEFT], rows[k, h, REWARD], rows[k, h, RETURN] = RUNNING, reward[k], no_return
-        rows[k, h, TERMINATED] = 1.0 if terminated[k] else 0.0
-        rows[k, h, HEADER : HEADER + G] = achieved[k]
-        rows[k, h, HEADER + G : HEADER + G + O] = obs[k]
-        rows[k, h, HEADER + G + O :] = action[k]
+        x = (k * capacity + h) * W
+        flat[x + LEFT], flat[x + REWARD], flat[x + RETURN] = RUNNING, reward[k], no_return
+        flat[x + TERMINATED] = 1.0 if terminated[k] else 0.0
+        copy(flat, x + HEADER, achieved[k], 0, G)
+        copy(flat, x + HEADER + G, obs[k], 0, O)
+        copy(flat, x + HEADER + G + O, action[k], 0, A)
         h = (h + 1) % capacity
-        rows[k, h, :] = 0.0
-        rows[k, h, HEADER : HEADER + G] = next_achieved[k]
-        rows[k, h, HEADER + G : HEADER + G + O] = next_obs[k]
+        x = (k * capacity + h) * W
+        for c in range(W):
+            flat[x + c] = 0.0
+        copy(flat, x + HEADER, next_achieved[k], 0, G)
+        copy(flat, x + HEADER + G, next_obs[k], 0, O)
         size[k] = capacity if h == 0 else max(size[k], h + 1)
         begun[k] += 1
         if terminated[k] or truncated[k]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -13,6 +13,9 @@ from toolkit.pipeline.guard_rule import GuardRule
 from toolkit.pipeline.relabelling import RelabelGoals
 
 T = TypeVar("T")
+
+# Settings that mean the same to every algorithm that has them.
+_SHARED = frozenset({"hidden", "fourier", "lr", "polyak"})
 
 
 def _different(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -190,8 +193,6 @@ class PipelineSpec(Strict):
     """One pipeline: a task, seeds trained together, and stages carried out in the order they stand."""
 
     shortcut = "stages"
-    resets: ClassVar[Mapping[str, str]] = {"agent": "config"}  # one algorithm's settings mean nothing to another
-
     name: str = Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")
     """Lower-case words joined by - or _; names the run folder."""
     description: str = ""
@@ -207,6 +208,13 @@ class PipelineSpec(Strict):
     """Frequencies of the Fourier features of places in a maze, in every stage; as with `hidden`."""
     stages: dict[str, Stage] = Field(min_length=1)
     """Name of each stage and what it does."""
+
+    @classmethod
+    def overridden(cls, block: dict[str, Any], name: str, value: Any) -> None:
+        """With another algorithm only those settings stay that mean the same to it."""
+        if name == "agent" and isinstance(config := block.get("config"), dict):
+            known = CONFIGS[value].model_fields if isinstance(value, str) and value in CONFIGS else ()
+            block["config"] = {key: config[key] for key in config if key in _SHARED and key in known}
 
     def data_of(self, name: str) -> str | None:
         """The collect stage a training stage learns from, None where there is none."""
