@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ APART = {"nn", "data", "tasks", "controllers"}  # level 1: none knows another
 AGENTS_MAY = {"agents", "nn", "types"}
 
 
+@cache
 def levels() -> dict[str, int]:
     """Level of each entry of the table: a module or a package right under toolkit/."""
     rows = re.findall(r"^\| (\d) \| (.*) \|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
@@ -40,6 +42,7 @@ def imports(file: Path) -> set[str]:
     return {entry(name) for name in found if name.startswith("toolkit.") and entry(name) in known}
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     edges: dict[str, set[str]] = {}
     for file in PACKAGE.rglob("*.py"):
