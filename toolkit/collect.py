@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,24 @@ from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.maze import Maze
 from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.tasks.pointmaze import Observation
-from toolkit.types import FloatArray, Json
+from toolkit.types import FloatArray, IntArray, Json
 
 BLOCK = 25  # episodes handed over at once
 DISTRIBUTION = "offline2online-toolkit"
 
+_PLACE = 3  # numbers that say where a recorder is: episode, seed of the environment, step
+
 Block = list[RecordedEpisode]
 Progress = Callable[[int, int], None]  # episodes done, episodes in all
+
+
+class Lost(NamedTuple):
+    """An episode that failed while it was played, and is not recorded."""
+
+    episode: int
+    seed: int
+    step: int
+    reason: str
 
 
 def dataset_id(recipe: Recipe, card: TaskCard) -> str:
@@ -56,13 +68,28 @@ def collect(
 ) -> Path:
     """Record `recipe.episodes` episodes of the task below the Minari root `out`; the data set's folder.
 
-    Raises ToolkitError where the data set exists already, unless `replace`.
+    An episode in which simulator, controller or process fails is left out: a line on standard error names it, and the
+    data set's metadata does. Raises ToolkitError where the data set exists already, unless `replace`, and RuntimeError
+    where more than a tenth of the episodes fail.
     """
     name = dataset_id(recipe, card)
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
     env = make_env(card)
     handover = _handover(out, name)
-    blocks = _record_here(recipe, env, seed) if workers <= 1 else _record_apart(recipe, card, seed, workers, handover)
+    about = _describe(recipe, card, seed)
+
+    def drop(lost: Lost) -> None:
+        found: list[Json] = about["toolkit"]["lost"]
+        found.append(lost._asdict())
+        where = f"{card.name}: episode {lost.episode}, seed {lost.seed}, step {lost.step}: {lost.reason}"
+        print(f"{where}; the episode is left out", file=sys.stderr)
+        if len(found) > recipe.episodes // 10 and len(found) > min(10, recipe.episodes - 1):
+            raise RuntimeError(f"{len(found)} episodes failed, the last one in {where}")
+
+    if workers <= 1:
+        blocks = _record_here(recipe, env, seed, drop)
+    else:
+        blocks = _record_apart(recipe, card, seed, workers, handover, drop)
 
     def episodes() -> Iterator[RecordedEpisode]:
         done = 0
@@ -82,26 +109,39 @@ def collect(
         observation_space=env.observation_space if env.goal_dim else env.observation_space["observation"],
         action_space=env.actions.recorded,
         env_spec=spec,
-        metadata=_describe(recipe, card, seed),
+        metadata=about,
         replace=replace,
     )
 
 
 class Recorder:
-    """Plays the episodes of one data set in one environment, each from the seed and its index alone."""
+    """Plays the episodes of one data set in one environment, each from the seed and its index alone.
 
-    def __init__(self, recipe: Recipe, env: TaskEnv, seed: int) -> None:
+    `place` always holds episode, seed of the environment and step, for who looks after the process has died.
+    """
+
+    def __init__(self, recipe: Recipe, env: TaskEnv, seed: int, place: IntArray | None = None) -> None:
         self._recipe, self._env, self._seed = recipe, env, seed
-        self._controllers = recipe.controllers(env.maze, env.actions.control_dim)
+        self._controllers = recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
+        self.place = np.full(_PLACE, -1) if place is None else place
 
-    def block(self, start: int, stop: int) -> Block:
-        """Episodes `start` to `stop` - 1."""
-        return [self.episode(index) for index in range(start, stop)]
+    def block(self, start: int, stop: int, skip: tuple[int, ...] = ()) -> tuple[Block, list[Lost]]:
+        """Episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""
+        block, lost = Block(), list[Lost]()
+        for index in range(start, stop):
+            try:
+                if index not in skip:
+                    block.append(self.episode(index))
+            except Exception as error:
+                episode, env_seed, step = self.place.tolist()
+                lost.append(Lost(episode, env_seed, step, f"{type(error).__name__}: {error}"))
+        return block, lost
 
     def episode(self, index: int) -> RecordedEpisode:
         """One episode, whole or, in a recipe of pieces, cut where it would span too much."""
         rng = np.random.default_rng([self._seed, index])
         env_seed = int(rng.integers(2**31))
+        self.place[:] = index, env_seed, 0
         maze = self._env.maze
         cells = None if maze is None else self._recipe.draw_cells(maze, rng)
         options = None if cells is None else dict(zip(("start_cell", "goal_cell"), cells, strict=True))
@@ -130,12 +170,16 @@ class Recorder:
         observation, _ = env.reset(seed=env_seed, options=options)
         controller = self._controllers[which]
         controller.reset(rng, observation, limit)
-        scale, shift = (rows.tolist() for rows in self._recipe.parts[which].noise.draw(rng, limit, acting.control_dim))
+        noise = self._recipe.parts[which].noise
+        scale, shift = (rows.tolist() for rows in noise.draw(rng, limit, acting.control_dim))
+        waiting = deque([(0.0,) * acting.control_dim] * noise.late(rng))
         actions = np.zeros((limit, acting.dim), np.float32)
-        seen, rewards = [observation], list[float]()
-        for action, share, offset in zip(actions, scale, shift, strict=True):
-            wanted = zip(controller.act(observation), offset, strict=True)
-            action[:] = acting.nearest([min(max(share[0] * number + noise, -1.0), 1.0) for number, noise in wanted])
+        seen, rewards, place = [observation], list[float](), self.place
+        for step, (action, share, offset) in enumerate(zip(actions, scale, shift, strict=True)):
+            place[2] = step
+            waiting.append(controller.act(observation))
+            wanted = zip(waiting.popleft(), offset, strict=True)
+            action[:] = acting.nearest([min(max(share[0] * number + extra, -1.0), 1.0) for number, extra in wanted])
             observation, reward, terminated, truncated, _ = env.step(action)
             seen.append(observation)
             rewards.append(reward)
@@ -171,31 +215,54 @@ def _blocks(episodes: int) -> list[tuple[int, int]]:
     return [(start, min(start + BLOCK, episodes)) for start in range(0, episodes, BLOCK)]
 
 
-def _record_here(recipe: Recipe, env: TaskEnv, seed: int) -> Generator[Block, None, None]:
+def _record_here(recipe: Recipe, env: TaskEnv, seed: int, drop: Callable[[Lost], None]) -> Generator[Block, None, None]:
     recorder = Recorder(recipe, env, seed)
     for start, stop in _blocks(recipe.episodes):
-        yield recorder.block(start, stop)
+        block, lost = recorder.block(start, stop)
+        for episode in lost:
+            drop(episode)
+        yield block
 
 
 def _record_apart(
-    recipe: Recipe, card: TaskCard, seed: int, workers: int, folder: Path
+    recipe: Recipe, card: TaskCard, seed: int, workers: int, folder: Path, drop: Callable[[Lost], None]
 ) -> Generator[Block, None, None]:
-    """Blocks in order; block k is recorded by worker process k % W, which prints a line when the file is there."""
+    """Blocks in order; block k is recorded by worker process k % W, which prints a line when the file is there.
+
+    The episode in which a worker dies is dropped, and another worker goes on after it.
+    """
     blocks = _blocks(recipe.episodes)
     workers = min(workers, len(blocks))
     folder.mkdir(parents=True, exist_ok=True)
-    job = {"recipe": dump(recipe), "card": dump(card), "seed": seed, "folder": str(folder)}
+    skip: list[int] = []
+
+    def start_worker(first: int) -> Any:
+        """A process for every W-th block from number `first` on."""
+        place = folder / f"place-{first % workers}"
+        np.full(_PLACE, -1).tofile(place)
+        job = {"recipe": dump(recipe), "card": dump(card), "seed": seed, "folder": str(folder), "place": str(place)}
+        return _start({**job, "blocks": blocks[first::workers], "skip": skip})
+
     processes = []
     try:
         for worker in range(workers):
-            processes.append(_start({**job, "blocks": blocks[worker::workers]}))
+            processes.append(start_worker(worker))
         for number, (start, stop) in enumerate(blocks):
-            process = processes[number % workers]
-            if process.stdout.readline().split() != [str(start)]:
-                raise RuntimeError(
-                    f"collection worker {number % workers} ended with status {process.wait()} while recording "
-                    f"episodes {start} to {stop - 1}; what it printed is above"
-                )
+            worker = number % workers
+            while not (line := processes[worker].stdout.readline()):
+                status = processes[worker].wait()
+                episode, env_seed, step = np.fromfile(folder / f"place-{worker}", np.int64).tolist()
+                if not start <= episode < stop or episode in skip:
+                    raise RuntimeError(
+                        f"collection worker {worker} ended with status {status} while recording episodes {start} to "
+                        f"{stop - 1}; what it printed is above"
+                    )
+                drop(Lost(episode, env_seed, step, f"its process ended with status {status}"))
+                skip.append(episode)
+                processes[worker].stdout.close()
+                processes[worker] = start_worker(number)
+            for lost in json.loads(line):
+                drop(Lost(*lost))
             yield _load(folder / f"{start}.npz")
     finally:
         for process in processes:
@@ -226,19 +293,22 @@ def _work() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and ends its workers
     job = json.load(sys.stdin)
     recipe, card = Recipe.model_validate(job["recipe"]), TaskCard.model_validate(job["card"])
-    recorder = Recorder(recipe, make_env(card), job["seed"])
+    place = np.memmap(job["place"], np.int64, "r+", shape=_PLACE)  # outlives this process
+    recorder = Recorder(recipe, make_env(card), job["seed"], place)
     for start, stop in job["blocks"]:
-        _save(Path(job["folder"]) / f"{start}.npz", recorder.block(start, stop))
+        block, lost = recorder.block(start, stop, tuple(job["skip"]))
+        _save(Path(job["folder"]) / f"{start}.npz", block)
         try:
-            print(start, flush=True)
+            print(json.dumps(lost), flush=True)
         except BrokenPipeError:
             os._exit(1)
 
 
 def _save(path: Path, block: Block) -> None:
-    arrays = {f"observations/{key}": [e.observations[key] for e in block] for key in block[0].observations}
+    keys = block[0].observations if block else ()
+    arrays = {f"observations/{key}": [e.observations[key] for e in block] for key in keys}
     arrays |= {key: [getattr(e, key) for e in block] for key in ("actions", "rewards", "terminations", "truncations")}
-    packed: dict[str, Any] = {key: np.concatenate(rows) for key, rows in arrays.items()}
+    packed: dict[str, Any] = {key: np.concatenate(rows) for key, rows in arrays.items() if rows}
     np.savez(path, seed=np.array([e.seed for e in block], np.int64), length=[len(e.rewards) for e in block], **packed)
 
 
@@ -246,7 +316,7 @@ def _load(path: Path) -> Block:
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     path.unlink()
-    seeds, lengths = arrays.pop("seed"), arrays.pop("length")
+    seeds, lengths = arrays.pop("seed"), arrays.pop("length").astype(np.int64)
     parts = {
         key: np.split(rows, np.cumsum(lengths + key.startswith("observations/"))[:-1]) for key, rows in arrays.items()
     }
@@ -269,7 +339,13 @@ def _describe(recipe: Recipe, card: TaskCard, seed: int) -> Json:
         "description": f"{recipe.description}. Actions, rewards, terminations and truncations follow the task card "
         "below, not the environment of env_spec.",
         "requirements": [*requirements, f"{DISTRIBUTION}=={toolkit.__version__}"],
-        "toolkit": {"version": toolkit.__version__, "seed": seed, "recipe": dump(recipe), "task": dump(card)},
+        "toolkit": {
+            "version": toolkit.__version__,
+            "seed": seed,
+            "recipe": dump(recipe),
+            "task": dump(card),
+            "lost": [],
+        },
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from toolkit.config import ConfigError
+from toolkit.collect import Recorder, collect
+from toolkit.config import ConfigError, dump
 from toolkit.controllers import Controller, Noise, RandomController, Recipe, WaypointController, load_recipe
+from toolkit.controllers.fetch import PushController
+from toolkit.controllers.noise import DelayNoise
+from toolkit.data.minari import read_minari
 from toolkit.tasks import TaskEnv, load_card, make_env
+from toolkit.types import ToolkitError
 
 
 def drive(
@@ -117,6 +123,145 @@ def test_bursts_hold_one_random_action_for_their_length() -> None:
     assert shift[~pushed].std() == pytest.approx(0.5, rel=0.02)
     held = (shift[1:] == shift[:-1]).all(1)[pushed[1:] & pushed[:-1]]
     assert held.mean() == pytest.approx(11 / 11.25, abs=0.01)  # a push follows a push one time in four
+
+
+def test_gains_differ_from_episode_to_episode_and_stay_within_one() -> None:
+    noise = TypeAdapter(Noise).validate_python({"kind": "gain", "spread": 0.2})
+    gains = []
+    for seed in range(2000):
+        scale, shift = noise.draw(np.random.default_rng(seed), 3, 2)
+        assert (scale == scale[0]).all() and (shift == 0).all()
+        gains.append(float(scale[0, 0]))
+    assert np.log(gains).std() == pytest.approx(0.2, rel=0.05)
+    assert np.log(gains).mean() == pytest.approx(0.0, abs=0.02)
+
+
+def test_a_delay_is_anything_up_to_its_longest() -> None:
+    noise = TypeAdapter(Noise).validate_python({"kind": "delay", "steps": 3})
+    assert {noise.late(np.random.default_rng(seed)) for seed in range(50)} == {0, 1, 2, 3}
+
+
+def test_late_actions_are_those_of_earlier_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same episode with its actions two steps late: nothing at first, then what the controller wanted before."""
+    env = make_env(load_card("pointmaze-umaze"))
+    fields = {**dump(load_recipe("navigate")), "max_episode_steps": 50, "noise": {"kind": "delay", "steps": 2}}
+    recorder = Recorder(Recipe.model_validate(fields), env, 0)
+    wanted: list[tuple[float, ...]] = []
+    (driver,) = recorder._controllers
+    act = driver.act
+    monkeypatch.setattr(driver, "act", lambda observation: wanted.append(act(observation)) or wanted[-1])
+    monkeypatch.setattr(DelayNoise, "late", lambda self, rng: 2)
+    actions = recorder.episode(0).actions
+    assert (actions[:2] == 0).all()
+    np.testing.assert_allclose(actions[2:], np.clip(wanted, -1, 1)[: len(actions) - 2], atol=1e-6)
+
+
+@pytest.mark.parametrize(("task", "least"), [("reach", 1.0), ("push", 0.95), ("pick-and-place", 0.95), ("slide", 0.6)])
+def test_the_arm_does_its_tasks(task: str, least: float) -> None:
+    card = load_card(f"fetch-{task}")
+    recipe = Recipe.model_validate({**dump(load_recipe("arm")), "noise": {"kind": "none"}})
+    recorder = Recorder(recipe, make_env(card), 0)
+    assert np.mean([episode.terminations[-1] for episode in recorder.block(0, 25)[0]]) >= least
+
+
+def test_the_arms_controllers_are_for_the_arm() -> None:
+    recipe = load_recipe("arm")
+    assert isinstance(recipe.controllers("FetchPushDense-v4", None, 4)[0], PushController)
+    with pytest.raises(ToolkitError, match="expected a task in FetchReach, FetchPush"):
+        recipe.controllers("HalfCheetah-v5", None, 6)
+
+
+def test_an_installed_controller_drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {**dump(load_recipe("navigate")), "episodes": 30, "max_episode_steps": 3, "noise": {"kind": "none"}}
+    card = load_card("pointmaze-umaze")
+    env = make_env(card)
+
+    def recipe(name: str, **arguments: object) -> Recipe:
+        return Recipe.model_validate(
+            fields | {"controller": {"kind": "installed", "name": name, "arguments": arguments}}
+        )
+
+    with pytest.raises(ToolkitError, match=r"no package names 'steady' as an entry point of toolkit\.controllers"):
+        recipe("steady").controllers(card.env_id, env.maze, 2)
+    install(tmp_path, monkeypatch)
+    out = collect(recipe("steady", force=0.25), card, tmp_path / "data", workers=2)
+    episodes = read_minari(out)
+    moving = np.delete(np.arange(len(episodes.action)), episodes.starts[1:] - 1)
+    assert len(episodes) == 30 and (episodes.action[moving] == 0.25).all()
+    with pytest.raises(ToolkitError, match="half: expected a method act"):
+        recipe("half").controllers(card.env_id, env.maze, 2)
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package with controllers, for this process and those that collect."""
+    (folder / "mine-1.0.dist-info").mkdir()
+    (folder / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    names = "".join(f"{name.lower()} = mine_controllers:{name}\n" for name in ("Steady", "Half", "Fragile"))
+    (folder / "mine-1.0.dist-info" / "entry_points.txt").write_text(f"[toolkit.controllers]\n{names}")
+    (folder / "mine_controllers.py").write_text(INSTALLED)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+INSTALLED = """
+import os, signal
+
+class Steady:
+    def __init__(self, env_id, maze, control_dim, force):
+        assert env_id == "PointMaze_UMaze-v3" and maze is not None
+        self.action = (force,) * control_dim
+    def reset(self, rng, observation, steps): pass
+    def act(self, observation): return self.action
+class Half:
+    def __init__(self, env_id, maze, control_dim): pass
+    def reset(self, rng, observation, steps): pass
+class Fragile:
+    def __init__(self, env_id, maze, control_dim, end, share): self.end, self.share = end, share
+    def reset(self, rng, observation, steps): self.step, self.fails = 0, rng.random() < self.share
+    def act(self, observation):
+        self.step += 1
+        if self.fails and self.step == 3:
+            if self.end == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.end == "raises":
+                raise ArithmeticError("lost its way")
+        return 0.1, 0.2
+"""
+
+
+@pytest.mark.parametrize(("end", "workers"), [("raises", 1), ("raises", 2), ("dies", 2)])
+def test_an_episode_that_fails_is_left_out_and_named(
+    end: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, monkeypatch)
+    card = load_card("pointmaze-umaze")
+    fields = {**dump(load_recipe("navigate")), "episodes": 60, "max_episode_steps": 5, "noise": {"kind": "none"}}
+
+    def made(end: str, share: float) -> Path:
+        controller = {"kind": "installed", "name": "fragile", "arguments": {"end": end, "share": share}}
+        recipe = Recipe.model_validate(fields | {"controller": controller})
+        return collect(recipe, card, tmp_path / f"{end}-{share}", workers=workers)
+
+    whole, partial = made("goes on", 0.05), made(end, 0.05)
+    lost = json.loads((partial / "data/metadata.json").read_text())["toolkit"]["lost"]
+    assert 1 <= len(lost) <= 6
+    said = capsys.readouterr().err.splitlines()
+    for episode, line in zip(lost, said, strict=True):
+        assert episode["step"] == 2
+        assert line.startswith(f"pointmaze-umaze: episode {episode['episode']}, seed {episode['seed']}, step 2: ")
+        assert line.endswith(
+            "ArithmeticError: lost its way; the episode is left out"
+            if end == "raises"
+            else "its process ended with status -9; the episode is left out"
+        )
+    kept = np.delete(np.arange(60), [episode["episode"] for episode in lost])
+    theirs, mine = read_minari(whole), read_minari(partial)
+    rows = np.concatenate([np.arange(theirs.starts[i], theirs.starts[i + 1]) for i in kept])
+    np.testing.assert_array_equal(mine.obs, theirs.obs[rows])
+    if end == "raises":
+        with pytest.raises(RuntimeError, match="11 episodes failed, the last one in pointmaze-umaze"):
+            made(end, 0.6)
+        assert not list(tmp_path.glob(f"{end}-0.6/**/umaze*"))
 
 
 def test_no_noise_changes_nothing() -> None:

@@ -240,11 +240,11 @@ def test_shown_goals_are_the_card_s(tmp_path: Path) -> None:
 def test_only_a_maze_has_ways() -> None:
     maze, recipe = load_card("pointmaze-umaze").maze, load_recipe("navigate")
     with pytest.raises(ToolkitError, match="routes: navigate needs a maze; expected task"):
-        recipe.controllers(None, 3)
+        recipe.controllers("Any-v0", None, 3)
     with pytest.raises(ToolkitError, match=r"controller waypoint: finds its way in a maze.*expected random"):
-        load_recipe("mixture").controllers(None, 3)
-    assert isinstance(recipe.controllers(maze, 2)[0], WaypointController)
-    (random,) = load_recipe("random").controllers(None, 3)
+        load_recipe("mixture").controllers("Any-v0", None, 3)
+    assert isinstance(recipe.controllers("Any-v0", maze, 2)[0], WaypointController)
+    (random,) = load_recipe("random").controllers("Any-v0", None, 3)
     random.reset(np.random.default_rng(0), {}, 5)
     assert len(random.act({})) == 3
     assert isinstance(random, RandomController)

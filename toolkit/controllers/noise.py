@@ -14,17 +14,25 @@ Floats = npt.NDArray[np.float64]
 Affine = tuple[Floats, Floats]  # scale (T, 1) and shift (T, A)
 
 
-class NoNoise(Strict):
-    """The controller's own actions."""
-
-    kind: Literal["none"]
+class _Noise(Strict):
+    """What all kinds have."""
 
     def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
         """Scale and shift of each step."""
         return np.ones((steps, 1)), np.zeros((steps, action_dim))
 
+    def late(self, rng: np.random.Generator) -> int:
+        """Steps by which the controller's actions come late in an episode; nothing is done before the first."""
+        return 0
 
-class GaussianNoise(Strict):
+
+class NoNoise(_Noise):
+    """The controller's own actions."""
+
+    kind: Literal["none"]
+
+
+class GaussianNoise(_Noise):
     """Independent normal noise added to each number of each action."""
 
     kind: Literal["gaussian"]
@@ -36,7 +44,7 @@ class GaussianNoise(Strict):
         return np.ones((steps, 1)), rng.normal(0.0, self.std, (steps, action_dim))
 
 
-class OrnsteinUhlenbeckNoise(Strict):
+class OrnsteinUhlenbeckNoise(_Noise):
     """Normal noise that drifts: correlated over about `steps` steps, the same spread at every time."""
 
     kind: Literal["ornstein-uhlenbeck"]
@@ -50,7 +58,7 @@ class OrnsteinUhlenbeckNoise(Strict):
         return np.ones((steps, 1)), drift(rng, steps, action_dim, self.std, self.steps)
 
 
-class EpsilonNoise(Strict):
+class EpsilonNoise(_Noise):
     """Now and then a uniformly random action in place of the controller's."""
 
     kind: Literal["epsilon-random"]
@@ -63,7 +71,7 @@ class EpsilonNoise(Strict):
         return kept, (1.0 - kept) * rng.uniform(-1.0, 1.0, (steps, action_dim))
 
 
-class BurstNoise(Strict):
+class BurstNoise(_Noise):
     """Normal noise, and now and then a push: the same random action for some steps in place of the controller's.
 
     Pushes carry a robot to where its controller never leads it, such as against walls, and what follows shows the way
@@ -88,8 +96,34 @@ class BurstNoise(Strict):
         return 1.0 - pushed, np.where(pushed > 0, push, between)
 
 
+class GainNoise(_Noise):
+    """Actuators that are stronger or weaker than the controller thinks, each episode anew."""
+
+    kind: Literal["gain"]
+    spread: float = Field(gt=0, le=2)
+    """Standard deviation of the gain's logarithm: 0.1 is about 10 %."""
+
+    def draw(self, rng: np.random.Generator, steps: int, action_dim: int) -> Affine:
+        """Scale and shift of each step."""
+        gain = float(np.exp(rng.normal(0.0, self.spread)))
+        return np.full((steps, 1), gain), np.zeros((steps, action_dim))
+
+
+class DelayNoise(_Noise):
+    """Actions that arrive late, by as many steps in the whole of an episode."""
+
+    kind: Literal["delay"]
+    steps: int = Field(ge=1, le=100)
+    """Longest delay; each one up to it is equally likely, none too."""
+
+    def late(self, rng: np.random.Generator) -> int:
+        """The delay of one episode."""
+        return int(rng.integers(self.steps + 1))
+
+
 Noise = Annotated[
-    NoNoise | GaussianNoise | OrnsteinUhlenbeckNoise | EpsilonNoise | BurstNoise, Field(discriminator="kind")
+    NoNoise | GaussianNoise | OrnsteinUhlenbeckNoise | EpsilonNoise | BurstNoise | GainNoise | DelayNoise,
+    Field(discriminator="kind"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,11 +11,14 @@ from pydantic import Field, model_validator
 
 from toolkit.catalog import find
 from toolkit.config import Strict, load_model
+from toolkit.controllers.fetch import fetch_controller
 from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
 from toolkit.maze import Cell, Maze
 from toolkit.types import ToolkitError
 
+CONTROLLERS = "toolkit.controllers"
+"""Group of entry points that name controllers."""
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -27,7 +31,7 @@ class Waypoint(Strict):
     damping: float = Field(1.5, ge=0)
     """Action against each cell a second of speed."""
 
-    def make(self, maze: Maze | None, control_dim: int) -> Controller:
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
         """The controller for one maze."""
         if maze is None:
             raise ToolkitError("controller waypoint: finds its way in a maze, and this task has none; expected random")
@@ -43,12 +47,47 @@ class Random(Strict):
     steps: float = Field(30.0, ge=1)
     """Steps after which a direction is forgotten."""
 
-    def make(self, maze: Maze | None, control_dim: int) -> Controller:
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
         """The controller for any task."""
         return RandomController(self.std, self.steps, control_dim)
 
 
-Driver = Annotated[Waypoint | Random, Field(discriminator="kind")]
+class Fetch(Strict):
+    """Do the task of a Fetch arm: reach, push, slide, or pick and place, whichever it is."""
+
+    kind: Literal["fetch"]
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for one of the arm's tasks."""
+        return fetch_controller(env_id)
+
+
+class Installed(Strict):
+    """A controller of yours, out of an installed package that names it as an entry point of toolkit.controllers."""
+
+    kind: Literal["installed"]
+    name: str
+    """Of the entry point. It is called with env_id, maze (None outside of mazes) and control_dim, and the arguments."""
+    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """What else it is called with."""
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """Whatever the entry point returns, which has to have `reset` and `act`."""
+        found = entry_points(group=CONTROLLERS)
+        if self.name not in found.names:
+            known = ", ".join(sorted(found.names)) or "none"
+            raise ToolkitError(
+                f"controller installed: no package names {self.name!r} as an entry point of {CONTROLLERS}; "
+                f"installed: {known}"
+            )
+        controller = found[self.name].load()(env_id=env_id, maze=maze, control_dim=control_dim, **self.arguments)
+        if missing := [name for name in ("reset", "act") if not callable(getattr(controller, name, None))]:
+            raise ToolkitError(f"controller installed: {self.name}: expected a method {missing[0]}")
+        made: Controller = controller
+        return made
+
+
+Driver = Annotated[Waypoint | Random | Fetch | Installed, Field(discriminator="kind")]
 
 
 class Part(Strict):
@@ -104,11 +143,11 @@ class Recipe(Strict):
         spread = episode * _GOLDEN % 1.0  # never clusters, whatever the number of episodes
         return int(np.searchsorted(bounds[:-1], spread * bounds[-1], side="right"))
 
-    def controllers(self, maze: Maze | None, control_dim: int) -> list[Controller]:
-        """One for each part, giving `control_dim` numbers. Raises ToolkitError for what only a maze can have."""
+    def controllers(self, env_id: str, maze: Maze | None, control_dim: int) -> list[Controller]:
+        """One for each part, giving `control_dim` numbers. Raises ToolkitError for a part that is for other tasks."""
         if maze is None and self.routes != "task":
             raise ToolkitError(f"recipe {self.name}: routes: {self.routes} needs a maze; expected task")
-        return [part.controller.make(maze, control_dim) for part in self.parts]
+        return [part.controller.make(env_id, maze, control_dim) for part in self.parts]
 
     def draw_cells(self, maze: Maze, rng: np.random.Generator) -> tuple[Cell, Cell] | None:
         """Start and goal of one episode, or None where the task draws them."""

@@ -132,7 +132,7 @@ def _check_task(made: Plan) -> None:
     """The simulator can be made, recipes can drive in it, and nothing goes by a success that the data does not tell."""
     env = make_env(made.card)
     for recipe in made.recipes.values():
-        recipe.controllers(env.maze, env.actions.control_dim)
+        recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
     env.close()
     for name, block in made.resolved["stages"].items():
         if isinstance(made.spec.stages[name], StitchStage) and not made.card.in_maze:
