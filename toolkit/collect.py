@@ -76,6 +76,7 @@ def collect(
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
     env = make_env(card)
     handover = _handover(out, name)
+    Recorder(recipe, env, seed).check()
     about = _describe(recipe, card, seed)
 
     def drop(lost: Lost) -> None:
@@ -124,6 +125,12 @@ class Recorder:
         self._recipe, self._env, self._seed = recipe, env, seed
         self._controllers = recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
         self.place = np.full(_PLACE, -1) if place is None else place
+
+    def check(self) -> None:
+        """Let every controller see the task once. Raises ToolkitError for one that does not fit it."""
+        observation, _ = self._env.reset(seed=self._seed)
+        for controller in self._controllers:
+            controller.reset(np.random.default_rng(self._seed), observation, self._env.card.max_episode_steps)
 
     def block(self, start: int, stop: int, skip: tuple[int, ...] = ()) -> tuple[Block, list[Lost]]:
         """Episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""

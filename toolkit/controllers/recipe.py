@@ -62,6 +62,22 @@ class Fetch(Strict):
         return fetch_controller(env_id)
 
 
+class Sb3(Strict):
+    """Act as a policy that Stable-Baselines3 saved (`model.save(path)`); code in the file is not run."""
+
+    kind: Literal["sb3"]
+    path: str
+    """The .zip file."""
+    stochastic: bool = False
+    """Whether it draws its actions as it did while it learned; else it takes the best."""
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for a task with the observations and actions it was trained for."""
+        from toolkit.controllers.sb3 import Sb3Controller
+
+        return Sb3Controller(Path(self.path), control_dim, self.stochastic)
+
+
 class Installed(Strict):
     """A controller of yours, out of an installed package that names it as an entry point of toolkit.controllers."""
 
@@ -87,7 +103,7 @@ class Installed(Strict):
         return made
 
 
-Driver = Annotated[Waypoint | Random | Fetch | Installed, Field(discriminator="kind")]
+Driver = Annotated[Waypoint | Random | Fetch | Sb3 | Installed, Field(discriminator="kind")]
 
 
 class Part(Strict):

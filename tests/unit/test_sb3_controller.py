@@ -1,0 +1,144 @@
+"""A saved Stable-Baselines3 policy drives as that library's own `predict` says, and its file runs no code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC, TD3
+
+from toolkit.collect import collect
+from toolkit.config import dump
+from toolkit.controllers import Recipe, load_recipe
+from toolkit.controllers.sb3 import Sb3Controller
+from toolkit.data.minari import read_minari
+from toolkit.tasks import load_card
+from toolkit.types import ToolkitError
+
+BOX = spaces.Box(-np.inf, np.inf, (5,), np.float32)
+GOAL = spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
+class Blank(gymnasium.Env[Any, Any]):
+    """Spaces alone."""
+
+    def __init__(self, goals: bool) -> None:
+        seen = {"observation": BOX, "achieved_goal": GOAL, "desired_goal": GOAL}
+        self.observation_space: Any = spaces.Dict(seen) if goals else BOX
+        self.action_space: Any = spaces.Box(
+            np.array([-2.0, 0.0, -1.0], np.float32), np.array([2.0, 1.0, 3.0], np.float32)
+        )
+
+
+def saved(kind: Any, path: Path, goals: bool = False, **settings: Any) -> Any:
+    model = kind("MultiInputPolicy" if goals else "MlpPolicy", Blank(goals), seed=0, **settings)
+    with torch.no_grad():  # actions all over their range
+        for name, weights in model.policy.named_parameters():
+            if name.startswith(("actor", "action_net")):
+                weights.mul_(3.0)
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("goals", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (SAC, {}),
+        (TD3, {}),
+        (PPO, {}),
+        (PPO, {"policy_kwargs": {"activation_fn": torch.nn.ReLU, "net_arch": [32]}}),
+        (SAC, {"policy_kwargs": {"net_arch": [24, 16, 8]}}),
+    ],
+)
+def test_it_acts_as_the_library_does(kind: Any, settings: dict[str, Any], goals: bool, tmp_path: Path) -> None:
+    model = saved(kind, tmp_path / "model.zip", goals, **settings)
+    controller = Sb3Controller(tmp_path / "model.zip", 3, stochastic=False)
+    rng = np.random.default_rng(0)
+    low, high = model.action_space.low, model.action_space.high
+    for _ in range(20):
+        seen = {
+            "observation": rng.normal(size=5),
+            "achieved_goal": rng.normal(size=2),
+            "desired_goal": rng.normal(size=2),
+        }
+        controller.reset(rng, seen, 10)
+        played = low + (np.clip(controller.act(seen), -1, 1) + 1) / 2 * (high - low)
+        single = {key: value.astype(np.float32) for key, value in seen.items()}
+        expected, _ = model.predict(single if goals else single["observation"], deterministic=True)
+        np.testing.assert_allclose(played, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SAC, PPO])
+def test_with_its_noise_it_acts_as_spread_as_it_did(kind: Any, tmp_path: Path) -> None:
+    model = saved(kind, tmp_path / "model.zip")
+    controller = Sb3Controller(tmp_path / "model.zip", 3, stochastic=True)
+    seen = {"observation": np.full(5, 0.1)}
+    controller.reset(np.random.default_rng(0), seen, 10)
+    mine = np.clip([controller.act(seen) for _ in range(4_000)], -1, 1)
+    low, high = model.action_space.low, model.action_space.high
+    many = np.repeat(seen["observation"][None].astype(np.float32), 4_000, 0)
+    theirs = (model.predict(many, deterministic=False)[0] - low) / (high - low) * 2 - 1
+    np.testing.assert_allclose(mine.mean(0), theirs.mean(0), atol=0.05)
+    np.testing.assert_allclose(mine.std(0), theirs.std(0), atol=0.05)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    saved(TD3, tmp_path / "model.zip")
+    with pytest.raises(ToolkitError, match="acts with 3 numbers, the task takes 2"):
+        Sb3Controller(tmp_path / "model.zip", 2, stochastic=False)
+    with pytest.raises(ToolkitError, match="a deterministic policy"):
+        Sb3Controller(tmp_path / "model.zip", 3, stochastic=True)
+    controller = Sb3Controller(tmp_path / "model.zip", 3, stochastic=False)
+    with pytest.raises(ToolkitError, match="sees 5 numbers, the task shows 4"):
+        controller.reset(np.random.default_rng(0), {"observation": np.zeros(4)}, 10)
+    saved(SAC, tmp_path / "sde.zip", use_sde=True)
+    for name in ("sde.zip", "nowhere.zip"):
+        with pytest.raises(ToolkitError, match=f"{name}: expected a"):
+            Sb3Controller(tmp_path / name, 3, stochastic=False)
+
+
+class Trap:
+    """A pickle that leaves a file behind."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.canary,))
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    saved(SAC, tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data = archive.read("data")
+    tensors = io.BytesIO()
+    torch.save({"actor.mu.weight": Trap(tmp_path / "canary")}, tensors)
+    for number, hostile in enumerate((pickle.dumps(Trap(tmp_path / "canary")), tensors.getvalue(), b"nothing")):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            archive.writestr("data", data)
+            archive.writestr("policy.pth", hostile)
+        with pytest.raises(ToolkitError, match="expected a model saved by Stable-Baselines3"):
+            Sb3Controller(tmp_path / f"{number}.zip", 3, stochastic=False)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_it_records_demonstrations(tmp_path: Path) -> None:
+    SAC("MlpPolicy", "Pendulum-v1", seed=0, policy_kwargs={"net_arch": [16]}).save(tmp_path / "model.zip")
+    controller = {"kind": "sb3", "path": str(tmp_path / "model.zip")}
+    fields = {**dump(load_recipe("random")), "task": "pendulum", "episodes": 4, "max_episode_steps": 20}
+    recipe = Recipe.model_validate(fields | {"controller": controller})
+    episodes = read_minari(collect(recipe, load_card("pendulum"), tmp_path, workers=2))
+    assert len(episodes) == 4
+    saved(SAC, tmp_path / "other.zip")  # of three numbers and other observations
+    wrong = Recipe.model_validate(fields | {"controller": controller | {"path": str(tmp_path / "other.zip")}})
+    with pytest.raises(ToolkitError, match=r"other\.zip: acts with 3 numbers, the task takes 1"):
+        collect(wrong, load_card("pendulum"), tmp_path / "wrong", workers=2)

@@ -1,0 +1,153 @@
+"""A policy that Stable-Baselines3 saved, as a controller. Its weights are read; nothing in the file is run."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.controllers.scripted import Action, Observation
+from toolkit.types import Json, ToolkitError
+
+Floats = npt.NDArray[np.float64]
+
+_MAX_BYTES = 2**28  # of one file in the archive
+_LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # as SAC has it
+_ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"ReLU": lambda x: np.maximum(x, 0.0), "Tanh": np.tanh}
+
+
+class _Head(NamedTuple):
+    """Where an algorithm keeps its policy: hidden layers, last layer, and what bounds its actions."""
+
+    hidden: str
+    last: str
+    activation: str
+    squashed: bool  # by tanh to [-1, 1]; else cut to the simulator's bounds
+
+
+_HEADS = (
+    _Head("actor.latent_pi.", "actor.mu.", "ReLU", True),  # SAC, TQC
+    _Head("actor.mu.", "", "ReLU", True),  # TD3, DDPG: the last of its layers
+    _Head("mlp_extractor.policy_net.", "action_net.", "Tanh", False),  # PPO, A2C
+)
+
+
+class Sb3Controller:
+    """Acts as the saved policy: greedily, or with `stochastic` as it did while it learned."""
+
+    def __init__(self, path: Path, control_dim: int, stochastic: bool) -> None:
+        about, weights = _read(path)
+        self._path = path
+        head = next((head for head in _HEADS if f"{head.hidden}0.weight" in weights), None)
+        if head is None or about.get("use_sde") or any(name.startswith("features_extractor") for name in weights):
+            raise ToolkitError(f"{path}: expected an MLP policy of SAC, TD3, PPO or the like, without gSDE")
+        hidden = sorted(_layers(weights, head.hidden))
+        self._layers = [_linear(weights, f"{head.hidden}{number}") for number in hidden]
+        if head.last:
+            self._layers.append(_linear(weights, head.last.rstrip(".")))
+        if len(self._layers[-1][1]) != control_dim:
+            raise ToolkitError(f"{path}: acts with {len(self._layers[-1][1])} numbers, the task takes {control_dim}")
+        self._activation = _activation(path, about, head.activation)
+        self._bounds = None if head.squashed else _bounds(path, about, control_dim)
+        self._log_std = _log_std(weights) if stochastic else None
+        if stochastic and self._log_std is None:
+            raise ToolkitError(
+                f"{path}: a deterministic policy; expected stochastic: false, and noise where it is wanted"
+            )
+        self._rng = np.random.default_rng()
+
+    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
+        """Check what is seen against what the policy was made for."""
+        self._rng = rng
+        self._seen(observation)
+
+    def act(self, observation: Observation) -> Action:
+        """The policy's action, as a share of the simulator's bounds."""
+        x = self._seen(observation)
+        for w, b in self._layers[:-1]:
+            x = self._activation(w @ x + b)
+        w, b = self._layers[-1]
+        mean = w @ x + b
+        if self._log_std is not None:
+            log_std = self._log_std[0] @ x + self._log_std[1] if self._log_std[0].size else self._log_std[1]
+            std = np.exp(np.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX))
+            mean = mean + std * self._rng.standard_normal(len(mean))
+        if self._bounds is None:
+            return tuple(np.tanh(mean).tolist())
+        low, high = self._bounds
+        return tuple(((2 * mean - high - low) / (high - low)).tolist())
+
+    def _seen(self, observation: Observation) -> Floats:
+        """What the policy sees: the observation, or of a task with a goal all three in the order of their names."""
+        wanted = self._layers[0][0].shape[1]
+        plain = observation["observation"]
+        if len(plain) == wanted:
+            return plain
+        joined = np.concatenate([observation[key] for key in sorted(observation)])
+        if len(joined) != wanted:
+            raise ToolkitError(
+                f"{self._path}: sees {wanted} numbers, the task shows {len(plain)} (with goals {len(joined)})"
+            )
+        return joined
+
+
+def _read(path: Path) -> tuple[Json, dict[str, Floats]]:
+    """Settings, as far as they are plain JSON, and weights."""
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {}
+            for name in ("data", "policy.pth"):
+                if archive.getinfo(name).file_size > _MAX_BYTES:
+                    raise ToolkitError(f"{path}: {name}: expected at most {_MAX_BYTES} bytes; refused")
+                parts[name] = archive.read(name)
+        about: Json = json.loads(parts["data"])
+        # tensors alone: torch refuses everything else that a pickle could hold
+        stored = torch.load(io.BytesIO(parts["policy.pth"]), map_location="cpu", weights_only=True)
+        return about, {name: tensor.double().numpy() for name, tensor in stored.items()}
+    except ToolkitError:
+        raise
+    except Exception as error:  # what a damaged or made-up file provokes
+        reason = str(error).partition("\n")[0][:200]
+        raise ToolkitError(f"{path}: expected a model saved by Stable-Baselines3 ({reason})") from None
+
+
+def _layers(weights: dict[str, Floats], prefix: str) -> set[int]:
+    found = (re.fullmatch(rf"{re.escape(prefix)}(\d+)\.weight", name) for name in weights)
+    return {int(match[1]) for match in found if match}
+
+
+def _linear(weights: dict[str, Floats], name: str) -> tuple[Floats, Floats]:
+    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def _log_std(weights: dict[str, Floats]) -> tuple[Floats, Floats] | None:
+    """Weights, empty where it does not depend on the state, and biases."""
+    if "actor.log_std.weight" in weights:
+        return _linear(weights, "actor.log_std")
+    return (np.zeros((0, 0)), weights["log_std"]) if "log_std" in weights else None
+
+
+def _activation(path: Path, about: Json, usual: str) -> Callable[[Floats], Floats]:
+    given = str((about.get("policy_kwargs") or {}).get("activation_fn", usual))
+    name = re.findall(r"\w+", given)[-1]
+    if name not in _ACTIVATIONS:
+        raise ToolkitError(f"{path}: activation {name}: expected one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]
+
+
+def _bounds(path: Path, about: Json, control_dim: int) -> tuple[Floats, Floats]:
+    """Of the action space, which is written out beside what only a pickle would restore."""
+    space: Any = about.get("action_space") or {}
+    low, high = (np.array(str(space.get(key, "")).strip("[]").split(), np.float64) for key in ("low", "high"))
+    if not len(low) == len(high) == control_dim:
+        raise ToolkitError(f"{path}: action_space: expected bounds of {control_dim} numbers")
+    return low, high
