@@ -31,7 +31,7 @@ from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.maze import Maze
 from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.tasks.pointmaze import Observation
-from toolkit.types import FloatArray, IntArray, Json
+from toolkit.types import FloatArray, IntArray, Json, ToolkitError
 
 BLOCK = 25  # episodes handed over at once
 DISTRIBUTION = "offline2online-toolkit"
@@ -69,8 +69,8 @@ def collect(
     """Record `recipe.episodes` episodes of the task below the Minari root `out`; the data set's folder.
 
     An episode in which simulator, controller or process fails is left out: a line on standard error names it, and the
-    data set's metadata does. Raises ToolkitError where the data set exists already, unless `replace`, and RuntimeError
-    where more than a tenth of the episodes fail.
+    data set's metadata does. Raises ToolkitError where the data set exists already, unless `replace`, or nothing is to
+    be kept, and RuntimeError where more than a tenth of the episodes fail.
     """
     name = dataset_id(recipe, card)
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
@@ -93,13 +93,17 @@ def collect(
         blocks = _record_apart(recipe, card, seed, workers, handover, drop)
 
     def episodes() -> Iterator[RecordedEpisode]:
-        done = 0
+        kept = 0
         with contextlib.closing(blocks):
-            for block in blocks:
+            for (_, played), block in zip(_blocks(recipe.episodes), blocks, strict=True):
                 yield from block
-                done += len(block)
+                kept += len(block)
                 if progress:
-                    progress(done, recipe.episodes)
+                    progress(played, recipe.episodes)
+        if not kept:
+            raise ToolkitError(
+                f"recipe {recipe.name}: keep: {recipe.keep}: none of {recipe.episodes} episodes is such a one"
+            )
 
     spec = env.env_spec
     spec.max_episode_steps = recipe.max_episode_steps
@@ -133,15 +137,17 @@ class Recorder:
             controller.reset(np.random.default_rng(self._seed), observation, self._env.card.max_episode_steps)
 
     def block(self, start: int, stop: int, skip: tuple[int, ...] = ()) -> tuple[Block, list[Lost]]:
-        """Episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""
+        """What is to be kept of episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""
         block, lost = Block(), list[Lost]()
         for index in range(start, stop):
             try:
                 if index not in skip:
-                    block.append(self.episode(index))
+                    episode = self.episode(index)
+                    if self._recipe.keep == "all" or episode.terminations[-1]:
+                        block.append(episode)
             except Exception as error:
-                episode, env_seed, step = self.place.tolist()
-                lost.append(Lost(episode, env_seed, step, f"{type(error).__name__}: {error}"))
+                number, env_seed, step = self.place.tolist()
+                lost.append(Lost(number, env_seed, step, f"{type(error).__name__}: {error}"))
         return block, lost
 
     def episode(self, index: int) -> RecordedEpisode:

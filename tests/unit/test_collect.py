@@ -152,6 +152,25 @@ def test_a_dying_worker_is_reported_and_leaves_nothing(tmp_path: Path, monkeypat
     assert len(read_minari(collect(small("stitch", 5), load_card("pointmaze-umaze"), tmp_path))) == 5
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_the_episodes_played_those_that_succeed_are_kept(tmp_path: Path, workers: int) -> None:
+    card = load_card("pointmaze-umaze")
+    recipe = small("mixture", 40).model_copy(update={"max_episode_steps": 80})
+    everything = read_minari(collect(recipe, card, tmp_path / "all"))
+    seen: list[tuple[int, int]] = []
+    chosen = recipe.model_copy(update={"keep": "success"})
+    folder = collect(chosen, card, tmp_path, workers=workers, progress=lambda *count: seen.append(count))
+    found = read_minari(folder)
+    ends = everything.starts[1:] - 2
+    assert 0 < len(found) == everything.terminated[ends].sum() < 40
+    assert found.terminated[found.starts[1:] - 2].all()
+    assert seen == [(25, 40), (40, 40)]
+    nothing = chosen.model_copy(update={"max_episode_steps": 1, "name": "nothing"})
+    with pytest.raises(ToolkitError, match="recipe nothing: keep: success: none of 40 episodes"):
+        collect(nothing, card, tmp_path, workers=workers)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 def test_killed_in_the_middle_it_starts_afresh(tmp_path: Path) -> None:
     """After kill -9 workers end by themselves, no half data set appears, and the next run is a whole one."""
     code = (

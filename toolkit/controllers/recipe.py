@@ -133,6 +133,8 @@ class Recipe(Strict):
     """Shortest route of `navigate`, in cells; where no cell is that far the farthest are taken."""
     max_cells: int = Field(4, ge=1)
     """Longest piece of `stitch`, in cells."""
+    keep: Literal["all", "success"] = "all"
+    """Which of the episodes played are recorded."""
     controller: Driver | None = None
     noise: Noise = NoNoise(kind="none")
     mixture: tuple[Part, ...] = ()
