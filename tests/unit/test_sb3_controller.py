@@ -20,6 +20,8 @@ from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.controllers.sb3 import Sb3Controller
 from toolkit.data.minari import read_minari
+from toolkit.pipeline.plan import make_plan
+from toolkit.strict_yaml import render
 from toolkit.tasks import load_card
 from toolkit.types import ToolkitError
 
@@ -142,3 +144,21 @@ def test_it_records_demonstrations(tmp_path: Path) -> None:
     wrong = Recipe.model_validate(fields | {"controller": controller | {"path": str(tmp_path / "other.zip")}})
     with pytest.raises(ToolkitError, match=r"other\.zip: acts with 3 numbers, the task takes 1"):
         collect(wrong, load_card("pendulum"), tmp_path / "wrong", workers=2)
+
+
+def test_another_model_in_the_file_makes_the_recording_anew(tmp_path: Path) -> None:
+    recipe = {**dump(load_recipe("random")), "name": "replayed", "task": "pendulum"}
+    recipe["controller"] = {"kind": "sb3", "path": str(tmp_path / "model.zip")}
+    (tmp_path / "replayed.yaml").write_text(render(recipe))
+    stages = f"stages:\n  collect: {{kind: collect, recipe: {tmp_path / 'replayed.yaml'}, episodes: 4}}\n"
+    (tmp_path / "p.yaml").write_text(f"name: p\ndescription: d\ntask: pendulum\n{stages}")
+    keys = []
+    for seed in (0, 1, 1):
+        model = SAC("MlpPolicy", "Pendulum-v1", seed=seed, policy_kwargs={"net_arch": [8]})
+        if len(keys) < 2:
+            model.save(tmp_path / "model.zip")
+        keys.append(make_plan(tmp_path / "p.yaml").keys["collect"])
+    assert keys[0] != keys[1] == keys[2]
+    (tmp_path / "model.zip").unlink()
+    with pytest.raises(ToolkitError, match=r"model\.zip: expected a model"):
+        make_plan(tmp_path / "p.yaml")

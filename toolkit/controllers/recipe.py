@@ -155,6 +155,11 @@ class Recipe(Strict):
             return self.mixture
         return (Part(controller=self.controller, noise=self.noise),)
 
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """Files that controllers are made from."""
+        return tuple(Path(part.controller.path) for part in self.parts if isinstance(part.controller, Sb3))
+
     def part_of(self, episode: int) -> int:
         """Index of the part that records an episode; each part's share is spread evenly over the data set."""
         bounds = np.cumsum([part.weight for part in self.parts])

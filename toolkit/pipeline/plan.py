@@ -16,6 +16,7 @@ from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.collect import dataset_id
 from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
+from toolkit.files import sha256
 from toolkit.learner import stack
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.estimate import planned_updates
@@ -100,6 +101,7 @@ def _keys(
             "stage": {k: v for k, v in resolved["stages"][name].items() if k not in _WITHOUT_EFFECT},
             "inputs": [keys[source] for source in inputs[name]],
             "recipe": dump(recipes[name]) if name in recipes else None,
+            "models": [sha256(path) for path in recipes[name].models if path.is_file()] if name in recipes else [],
             "task": dump(card),
             "seeds": list(spec.seeds),
             "code": code_version(),
