@@ -249,10 +249,12 @@ def test_on_a_real_terminal_of_40_columns_and_a_poor_locale() -> None:
     assert "done well" in text
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # an empty one counts as none
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
-def test_closed_file_descriptors(closed: str) -> None:
+def test_closed_file_descriptors(closed: str, unbuffered: str) -> None:
     script = SCRIPT.replace('print("a result")', "")
-    run = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "$0" {closed}', script], check=False)
+    command = ["sh", "-c", f'"{sys.executable}" -c "$0" {closed}', script]
+    run = subprocess.run(command, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}, check=False)
     assert run.returncode == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TextIO
 
 
@@ -18,7 +20,7 @@ class SafeStream:
             try:
                 self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
             except (OSError, ValueError):  # a closed pipe, a closed file: the run goes on unseen
-                self._stream = None
+                self._lose()
         return len(text)
 
     def flush(self) -> None:
@@ -27,7 +29,13 @@ class SafeStream:
             try:
                 self._stream.flush()
             except (OSError, ValueError):
-                self._stream = None
+                self._lose()
+
+    def _lose(self) -> None:
+        """Nothing more is written; not at the exit either, where what is left in a buffer would change its code."""
+        if sys.stderr is self._stream:
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 until the exit
+        self._stream = None
 
     def isatty(self) -> bool:
         """Whether a terminal reads."""
