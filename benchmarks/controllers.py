@@ -23,10 +23,11 @@ import gymnasium
 import gymnasium_robotics
 import numpy as np
 
-from toolkit.collect import Recorder, collect
+from toolkit.collect import collect
 from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.pipeline.summary import versions
+from toolkit.recorder import Recorder
 from toolkit.tasks import load_card, make_env
 
 gymnasium.register_envs(gymnasium_robotics)

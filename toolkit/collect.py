@@ -14,41 +14,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import toolkit
 from toolkit.config import dump
 from toolkit.controllers import Recipe
 from toolkit.data.minari import dataset_path
 from toolkit.data.minari_writer import RecordedEpisode, write_minari
-from toolkit.maze import Maze
+from toolkit.recorder import PLACE, Block, Lost, Recorder
 from toolkit.tasks import TaskCard, TaskEnv, make_env
-from toolkit.tasks.pointmaze import Observation
-from toolkit.types import FloatArray, IntArray, Json, ToolkitError
+from toolkit.types import Json, ToolkitError
 
 BLOCK = 25  # episodes handed over at once
 DISTRIBUTION = "offline2online-toolkit"
 
-_PLACE = 3  # numbers that say where a recorder is: episode, seed of the environment, step
-
-Block = list[RecordedEpisode]
 Progress = Callable[[int, int], None]  # episodes done, episodes in all
-
-
-class Lost(NamedTuple):
-    """An episode that failed while it was played, and is not recorded."""
-
-    episode: int
-    seed: int
-    step: int
-    reason: str
 
 
 def dataset_id(recipe: Recipe, card: TaskCard) -> str:
@@ -119,103 +104,6 @@ def collect(
     )
 
 
-class Recorder:
-    """Plays the episodes of one data set in one environment, each from the seed and its index alone.
-
-    `place` always holds episode, seed of the environment and step, for who looks after the process has died.
-    """
-
-    def __init__(self, recipe: Recipe, env: TaskEnv, seed: int, place: IntArray | None = None) -> None:
-        self._recipe, self._env, self._seed = recipe, env, seed
-        self._controllers = recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
-        self.place = np.full(_PLACE, -1) if place is None else place
-
-    def check(self) -> None:
-        """Let every controller see the task once. Raises ToolkitError for one that does not fit it."""
-        observation, _ = self._env.reset(seed=self._seed)
-        for controller in self._controllers:
-            controller.reset(np.random.default_rng(self._seed), observation, self._env.card.max_episode_steps)
-
-    def block(self, start: int, stop: int, skip: tuple[int, ...] = ()) -> tuple[Block, list[Lost]]:
-        """What is to be kept of episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""
-        block, lost = Block(), list[Lost]()
-        for index in range(start, stop):
-            try:
-                if index not in skip:
-                    episode = self.episode(index)
-                    if self._recipe.keep == "all" or episode.terminations[-1]:
-                        block.append(episode)
-            except Exception as error:
-                number, env_seed, step = self.place.tolist()
-                lost.append(Lost(number, env_seed, step, f"{type(error).__name__}: {error}"))
-        return block, lost
-
-    def episode(self, index: int) -> RecordedEpisode:
-        """One episode, whole or, in a recipe of pieces, cut where it would span too much."""
-        rng = np.random.default_rng([self._seed, index])
-        env_seed = int(rng.integers(2**31))
-        self.place[:] = index, env_seed, 0
-        maze = self._env.maze
-        cells = None if maze is None else self._recipe.draw_cells(maze, rng)
-        options = None if cells is None else dict(zip(("start_cell", "goal_cell"), cells, strict=True))
-        seen, actions, rewards, terminated = self._play(index, rng, env_seed, options)
-        length = len(rewards)
-        if maze is not None and self._recipe.routes == "stitch":
-            route = np.array([observation["achieved_goal"] for observation in seen])
-            length = within_span(maze, route, self._recipe.max_cells)
-        reached = terminated and length == len(rewards)
-        last = np.arange(length) == length - 1
-        return RecordedEpisode(
-            seed=env_seed,
-            observations={key: np.array([observation[key] for observation in seen[: length + 1]]) for key in seen[0]},
-            actions=actions[:length],
-            rewards=np.array(rewards[:length], np.float64),
-            terminations=last & reached,
-            truncations=last & (not reached),
-        )
-
-    def _play(
-        self, index: int, rng: np.random.Generator, env_seed: int, options: Json | None
-    ) -> tuple[list[Observation], FloatArray, list[float], bool]:
-        """Observations (T + 1), actions (at least T, A), rewards (T) and whether the goal was reached."""
-        env, which = self._env, self._recipe.part_of(index)
-        limit, acting = env.card.max_episode_steps, env.actions
-        observation, _ = env.reset(seed=env_seed, options=options)
-        controller = self._controllers[which]
-        controller.reset(rng, observation, limit)
-        noise = self._recipe.parts[which].noise
-        scale, shift = (rows.tolist() for rows in noise.draw(rng, limit, acting.control_dim))
-        waiting = deque([(0.0,) * acting.control_dim] * noise.late(rng))
-        actions = np.zeros((limit, acting.dim), np.float32)
-        seen, rewards, place = [observation], list[float](), self.place
-        for step, (action, share, offset) in enumerate(zip(actions, scale, shift, strict=True)):
-            place[2] = step
-            waiting.append(controller.act(observation))
-            wanted = zip(waiting.popleft(), offset, strict=True)
-            action[:] = acting.nearest([min(max(share[0] * number + extra, -1.0), 1.0) for number, extra in wanted])
-            observation, reward, terminated, truncated, _ = env.step(action)
-            seen.append(observation)
-            rewards.append(reward)
-            if terminated or truncated:
-                break
-        return seen, actions, rewards, terminated
-
-
-def within_span(maze: Maze, xy: npt.NDArray[np.float64], max_cells: int) -> int:
-    """Transitions of the route `xy` (T + 1, 2) until it first holds two cells more than `max_cells` apart."""
-    cells = maze.xy_to_cell(xy)
-    entered = np.flatnonzero(np.concatenate([[True], (np.diff(cells, axis=0) != 0).any(axis=1)]))
-    visited = np.zeros(maze.wall.shape, np.bool_)
-    for row in entered:
-        cell = (int(cells[row, 0]), int(cells[row, 1]))
-        if not maze.is_free(cell):  # pressed into a wall by rounding
-            continue
-        visited[cell] = True
-        if maze.distances_to(cell)[visited].max() > max_cells:
-            return int(row) - 1
-    return len(xy) - 1
-
-
 def _handover(out: Path, name: str) -> Path:
     """Hidden folder beside the data set where workers leave their blocks."""
     target = dataset_path(name, out)
@@ -252,7 +140,7 @@ def _record_apart(
     def start_worker(first: int) -> Any:
         """A process for every W-th block from number `first` on."""
         place = folder / f"place-{first % workers}"
-        np.full(_PLACE, -1).tofile(place)
+        np.full(PLACE, -1).tofile(place)
         job = {"recipe": dump(recipe), "card": dump(card), "seed": seed, "folder": str(folder), "place": str(place)}
         return _start({**job, "blocks": blocks[first::workers], "skip": skip})
 
@@ -306,7 +194,7 @@ def _work() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and ends its workers
     job = json.load(sys.stdin)
     recipe, card = Recipe.model_validate(job["recipe"]), TaskCard.model_validate(job["card"])
-    place = np.memmap(job["place"], np.int64, "r+", shape=_PLACE)  # outlives this process
+    place = np.memmap(job["place"], np.int64, "r+", shape=PLACE)  # outlives this process
     recorder = Recorder(recipe, make_env(card), job["seed"], place)
     for start, stop in job["blocks"]:
         block, lost = recorder.block(start, stop, tuple(job["skip"]))

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from toolkit import collect as module
-from toolkit.collect import collect, dataset_id, within_span
+from toolkit.collect import collect, dataset_id
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.data.minari import read_minari
 from toolkit.maze import Maze
+from toolkit.recorder import within_span
 from toolkit.stitching import coverage
 from toolkit.tasks import TaskCard, load_card, make_env, relabel
 from toolkit.types import ToolkitError

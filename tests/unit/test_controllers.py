@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from toolkit.collect import Recorder, collect
+from toolkit.collect import collect
 from toolkit.config import ConfigError, dump
 from toolkit.controllers import Controller, Noise, RandomController, Recipe, WaypointController, load_recipe
 from toolkit.controllers.fetch import PushController
 from toolkit.controllers.noise import DelayNoise
 from toolkit.data.minari import read_minari
+from toolkit.recorder import Recorder
 from toolkit.tasks import TaskEnv, load_card, make_env
 from toolkit.types import ToolkitError
 

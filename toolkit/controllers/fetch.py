@@ -30,22 +30,23 @@ def _towards(grip: Floats, target: Floats, fingers: float, gain: float = 0.4) ->
     return x, y, z, fingers
 
 
-class ReachController:
-    """Straight to the goal."""
+class _Memoryless:
+    """Looks at where things are and at nothing else."""
 
     def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
         """Nothing is remembered."""
+
+
+class ReachController(_Memoryless):
+    """Straight to the goal."""
 
     def act(self, observation: Observation) -> Action:
         """Three numbers of motion, one of the fingers."""
         return _towards(observation["observation"][:3], observation["desired_goal"], 0.0)
 
 
-class PickAndPlaceController:
+class PickAndPlaceController(_Memoryless):
     """Above the object, down around it, close, carry; begins again whenever it has lost it."""
-
-    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
-        """Nothing is remembered."""
 
     def act(self, observation: Observation) -> Action:
         """Three numbers of motion, one of the fingers."""
@@ -61,13 +62,10 @@ class PickAndPlaceController:
         return _towards(grip, observation["desired_goal"], _CLOSED)
 
 
-class PushController:
+class PushController(_Memoryless):
     """Over the top to the far side of the object, down behind it, then along the line to the goal."""
 
     behind = 0.055  # metres from the object's middle to the gripper's
-
-    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
-        """Nothing is remembered."""
 
     def act(self, observation: Observation) -> Action:
         """Three numbers of motion, one of the fingers."""

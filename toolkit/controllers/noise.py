@@ -133,7 +133,7 @@ def drift(rng: np.random.Generator, steps: int, width: int, std: float, correlat
     kicks = rng.normal(0.0, std, (steps, width))
     kicks[1:] *= np.sqrt(1.0 - keep**2)
     path = kicks.tolist()
-    for now, before in zip(path[1:], path, strict=False):
+    for row, before in zip(path[1:], path, strict=False):
         for index in range(width):
-            now[index] += keep * before[index]
+            row[index] += keep * before[index]
     return np.array(path).reshape(steps, width)

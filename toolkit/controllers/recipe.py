@@ -17,8 +17,7 @@ from toolkit.controllers.scripted import Controller, RandomController, WaypointC
 from toolkit.maze import Cell, Maze
 from toolkit.types import ToolkitError
 
-CONTROLLERS = "toolkit.controllers"
-"""Group of entry points that name controllers."""
+_GROUP = "toolkit.controllers"  # of entry points that name controllers
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -89,11 +88,11 @@ class Installed(Strict):
 
     def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
         """Whatever the entry point returns, which has to have `reset` and `act`."""
-        found = entry_points(group=CONTROLLERS)
+        found = entry_points(group=_GROUP)
         if self.name not in found.names:
             known = ", ".join(sorted(found.names)) or "none"
             raise ToolkitError(
-                f"controller installed: no package names {self.name!r} as an entry point of {CONTROLLERS}; "
+                f"controller installed: no package names {self.name!r} as an entry point of {_GROUP}; "
                 f"installed: {known}"
             )
         controller = found[self.name].load()(env_id=env_id, maze=maze, control_dim=control_dim, **self.arguments)

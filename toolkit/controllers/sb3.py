@@ -33,9 +33,9 @@ class _Head(NamedTuple):
 
 
 _HEADS = (
-    _Head("actor.latent_pi.", "actor.mu.", "ReLU", True),  # SAC, TQC
-    _Head("actor.mu.", "", "ReLU", True),  # TD3, DDPG: the last of its layers
-    _Head("mlp_extractor.policy_net.", "action_net.", "Tanh", False),  # PPO, A2C
+    _Head("actor.latent_pi", "actor.mu", "ReLU", True),  # SAC, TQC
+    _Head("actor.mu", "", "ReLU", True),  # TD3, DDPG: the last of its layers
+    _Head("mlp_extractor.policy_net", "action_net", "Tanh", False),  # PPO, A2C
 )
 
 
@@ -45,18 +45,18 @@ class Sb3Controller:
     def __init__(self, path: Path, control_dim: int, stochastic: bool) -> None:
         about, weights = _read(path)
         self._path = path
-        head = next((head for head in _HEADS if f"{head.hidden}0.weight" in weights), None)
+        head = next((head for head in _HEADS if f"{head.hidden}.0.weight" in weights), None)
         if head is None or about.get("use_sde") or any(name.startswith("features_extractor") for name in weights):
             raise ToolkitError(f"{path}: expected an MLP policy of SAC, TD3, PPO or the like, without gSDE")
         hidden = sorted(_layers(weights, head.hidden))
-        self._layers = [_linear(weights, f"{head.hidden}{number}") for number in hidden]
+        self._layers = [_linear(weights, f"{head.hidden}.{number}") for number in hidden]
         if head.last:
-            self._layers.append(_linear(weights, head.last.rstrip(".")))
+            self._layers.append(_linear(weights, head.last))
         if len(self._layers[-1][1]) != control_dim:
             raise ToolkitError(f"{path}: acts with {len(self._layers[-1][1])} numbers, the task takes {control_dim}")
         self._activation = _activation(path, about, head.activation)
         self._bounds = None if head.squashed else _bounds(path, about, control_dim)
-        self._log_std = _log_std(weights) if stochastic else None
+        self._log_std = _log_std(weights, self._layers[-1][0]) if stochastic else None
         if stochastic and self._log_std is None:
             raise ToolkitError(
                 f"{path}: a deterministic policy; expected stochastic: false, and noise where it is wanted"
@@ -76,7 +76,8 @@ class Sb3Controller:
         w, b = self._layers[-1]
         mean = w @ x + b
         if self._log_std is not None:
-            log_std = self._log_std[0] @ x + self._log_std[1] if self._log_std[0].size else self._log_std[1]
+            w, b = self._log_std
+            log_std = w @ x + b
             std = np.exp(np.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX))
             mean = mean + std * self._rng.standard_normal(len(mean))
         if self._bounds is None:
@@ -121,7 +122,7 @@ def _read(path: Path) -> tuple[Json, dict[str, Floats]]:
 
 
 def _layers(weights: dict[str, Floats], prefix: str) -> set[int]:
-    found = (re.fullmatch(rf"{re.escape(prefix)}(\d+)\.weight", name) for name in weights)
+    found = (re.fullmatch(rf"{re.escape(prefix)}\.(\d+)\.weight", name) for name in weights)
     return {int(match[1]) for match in found if match}
 
 
@@ -129,11 +130,11 @@ def _linear(weights: dict[str, Floats], name: str) -> tuple[Floats, Floats]:
     return weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
-def _log_std(weights: dict[str, Floats]) -> tuple[Floats, Floats] | None:
-    """Weights, empty where it does not depend on the state, and biases."""
+def _log_std(weights: dict[str, Floats], last: Floats) -> tuple[Floats, Floats] | None:
+    """Weights, zero where it does not depend on the state, and biases of a layer like the last one."""
     if "actor.log_std.weight" in weights:
         return _linear(weights, "actor.log_std")
-    return (np.zeros((0, 0)), weights["log_std"]) if "log_std" in weights else None
+    return (np.zeros_like(last), weights["log_std"]) if "log_std" in weights else None
 
 
 def _activation(path: Path, about: Json, usual: str) -> Callable[[Floats], Floats]:

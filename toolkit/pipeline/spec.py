@@ -193,6 +193,7 @@ class PipelineSpec(Strict):
     """One pipeline: a task, seeds trained together, and stages carried out in the order they stand."""
 
     shortcut = "stages"
+
     name: str = Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")
     """Lower-case words joined by - or _; names the run folder."""
     description: str = ""
