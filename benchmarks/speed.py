@@ -17,6 +17,8 @@ import platform
 import sys
 from pathlib import Path
 from statistics import median
+from subprocess import run
+from time import perf_counter
 from typing import Any
 
 from peers import WORKLOADS as PEERS
@@ -55,9 +57,11 @@ def main() -> None:
         line = f"{name:30} {median(ratios[name]):7.2f}   {above_rate:10,.0f} against {below_rate:8,.0f} a second"
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
     result: dict[str, Any] = {name: round(median(values), 3) for name, values in ratios.items()}
+    result["refusal_s"] = refusal()
     result["range"] = {name: [round(min(values), 3), round(max(values), 3)] for name, values in ratios.items()}
     result["per_second"] = {side: round(median(values), 1) for side, values in rates.items()}
     result["sizes"] = {"obs": OBS, "action": ACTION, "batch": BATCH, "hidden": HIDDEN, "transitions": ROWS}
+    print(f"a mistake is refused in {result['refusal_s']} s", file=sys.stderr if options.json else sys.stdout)
     result["seed"], result["rounds"], result["seconds_a_turn"] = 0, options.rounds, SECONDS
     result["machine"], result["versions"] = machine(), versions
     if options.out:
@@ -90,6 +94,17 @@ def library(workload: str) -> str:
 def start(workload: str, peers: Path | None) -> Worker:
     python = d3rlpy_python(peers) if library(workload) == "d3rlpy" else Path(sys.executable)
     return Worker(python, "peers.py" if workload in PEERS else "ours.py", workload)
+
+
+def refusal() -> float:
+    """Seconds until a pipeline with a mistake is refused."""
+    command = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+    seconds = []
+    for _ in range(5):
+        began = perf_counter()
+        run([*command, "pipeline", "smoke", "--set", "pretrain.config.expectil=0.9"], capture_output=True, check=False)
+        seconds.append(perf_counter() - began)
+    return round(median(seconds), 2)
 
 
 def machine() -> dict[str, Any]:

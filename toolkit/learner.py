@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from toolkit import nn
@@ -36,10 +38,7 @@ def default_device() -> torch.device:
 
 
 class Learner:
-    """The states of S seeds, stacked, and their update as one (compiled) function.
-
-    `state` is the whole of what is learned: a pytree of tensors with a leading S axis.
-    """
+    """The states of S seeds, stacked, and their update as one (compiled) function."""
 
     def __init__(
         self,
@@ -57,11 +56,20 @@ class Learner:
         self.compiled = compile == "on" or (
             compile == "auto" and updates >= _COMPILE_WORTH and shutil.which("g++") is not None
         )
-        states = [agent.init(torch.Generator().manual_seed(seed)) for seed in seeds]
-        self.state = stack(states, self.device)
+        self._state = stack([agent.init(torch.Generator().manual_seed(seed)) for seed in seeds], self.device)
         self._policy_share: Tensor | None = None  # (S,) of the way an update moves each seed's policy
         self._full = self._build(agent.update)
         self._critic = self._build(agent.update_critic)
+
+    @property
+    def state(self) -> Any:
+        """The whole of what is learned: a pytree of tensors with a leading S axis. The next update may change them."""
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        # what is given may share memory with itself or with something of the caller's, and updates write over it
+        self._state = pytree.tree_map(partial(torch.clone, memory_format=torch.contiguous_format), state)
 
     def _build(self, update: Callable[..., Any]) -> Callable[..., Any]:
         spec, waypoint = self.agent.spec, self.agent.waypoint_steps > 0
@@ -73,13 +81,7 @@ class Learner:
             return update(state, self._seen(unpack(packed, lr_scale, spec, waypoint)))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
-        if not self.compiled:
-            return seeds
-        # on the CPU kernels and the calls between them are one C++ file: a fifth faster with networks as small as these
-        how: dict[str, Any] = {"options": {"cpp_wrapper": True}}
-        if self.device.type == "cuda":
-            how = {"mode": "reduce-overhead"}
-        return torch.compile(seeds, fullgraph=True, dynamic=False, **how)
+        return _Compiled(seeds, self.device) if self.compiled else seeds
 
     def _seen(self, b: Batch | Rollout) -> Batch | Rollout:
         """The observations as the networks see them."""
@@ -97,23 +99,24 @@ class Learner:
         nn.set_matmul_dtype(self.dtype)
         if self.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
-            self.state = pytree.tree_map(torch.clone, self.state)
+            self._state = pytree.tree_map(torch.clone, self._state)
         metrics: Metrics
-        before = self.state
-        self.state, metrics = (self._critic if critic_only else self._full)(before, packed, lr_scale)
+        slowed = self.agent.policies if self._policy_share is not None else ()
+        before = {name: pytree.tree_map(torch.clone, getattr(self._state, name).p) for name in slowed}
+        self._state, metrics = (self._critic if critic_only else self._full)(self._state, packed, lr_scale)
         if self._policy_share is not None:
-            self.state = self._slowed(before, self.state, self._policy_share)
+            self._state = self._slowed(before, self._state, self._policy_share)
         return metrics
 
     def slow_policies(self, lr: Sequence[float]) -> None:
         """From now on each seed's policy learns at so many times its rate, (S,); the other networks as before."""
         self._policy_share = torch.tensor(lr, device=self.device)
 
-    def _slowed(self, before: Any, after: Any, share: Tensor) -> Any:
+    def _slowed(self, before: dict[str, Any], after: Any, share: Tensor) -> Any:
         """`after` with policies that went a share of the way: what Adam adds is proportional to the learning rate."""
         nets = {}
-        for name in self.agent.policies:
-            old, new = getattr(before, name).p, getattr(after, name).p
+        for name, old in before.items():
+            new = getattr(after, name).p
             p = {k: torch.lerp(old[k], w, share.reshape(-1, *[1] * (w.dim() - 1))) for k, w in new.items()}
             nets[name] = getattr(after, name)._replace(p=p)
         return after._replace(**nets)
@@ -129,6 +132,44 @@ class Learner:
         """The agent's value of actions, (S, N, O), (S, N, A) -> (S, N)."""
         nn.set_matmul_dtype(torch.float32)
         return torch.vmap(self.agent.q)(self.state, self.agent.features(obs), action)
+
+
+class _Compiled:
+    """An update as a compiled program; on the CPU it writes the new state over the old one.
+
+    It is traced as it runs and then compiled: the compiler takes a tenth longer to find the same operations in the
+    Python of an agent. Nothing but the shapes of a batch can change from call to call, so nothing else is checked.
+    """
+
+    def __init__(self, update: Callable[..., Any], device: torch.device) -> None:
+        self._update, self._in_place = update, device.type == "cpu"
+        # kernels and the calls between them as one C++ file: a fifth faster with networks as small as these
+        how = "cpp_wrapper" if self._in_place else "triton.cudagraphs"
+        self._how: dict[str, Any] = {how: True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        self._programs: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
+
+    def __call__(self, state: Any, *batch: Tensor) -> tuple[Any, Metrics]:
+        leaves, structure = pytree.tree_flatten(state)
+        shapes = tuple(x.shape for x in batch)
+        if shapes not in self._programs:
+            self._programs[shapes] = self._compile([*leaves, *batch], structure)
+        new, metrics = self._programs[shapes](*leaves, *batch)
+        return state if self._in_place else pytree.tree_unflatten(new, structure), metrics
+
+    def _compile(self, inputs: list[Tensor], structure: pytree.TreeSpec) -> Callable[..., Any]:
+        size = structure.num_leaves
+
+        def flat(*inputs: Tensor) -> tuple[list[Tensor], Metrics]:
+            new, metrics = self._update(pytree.tree_unflatten(inputs[:size], structure), *inputs[size:])
+            leaves = pytree.tree_leaves(new)
+            if self._in_place:
+                for old, leaf in zip(inputs[:size], leaves, strict=True):
+                    old.copy_(leaf)
+                leaves = []
+            return leaves, metrics
+
+        graph = make_fx(flat)(*map(torch.clone, inputs))  # tracing runs it once
+        return torch.compile(graph, fullgraph=True, dynamic=False, options=self._how)
 
 
 def stack(states: list[Any], device: torch.device) -> Any:

@@ -1,10 +1,9 @@
-"""The command line as a shell sees it: exit codes, what goes to which stream, and how fast a mistake is refused."""
+"""The command line as a shell sees it: exit codes, what goes to which stream, what a refusal loads."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -85,20 +84,20 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path: Path, arguments: li
 
 
 @pytest.mark.parametrize("arguments", [["wrong.yaml"], ["smoke", "--set", "pretrain.config.expectil=0.9"]])
-def test_a_mistake_is_refused_within_a_second(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_mistake_is_refused_before_anything_large_is_loaded(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\ntask: pointmaze-medium\nstages: {}\nmore: 1\n")
-    seconds = []
-    for _ in range(3):
-        began = spent_by_children()
-        assert toolkit("pipeline", *arguments, cwd=tmp_path).returncode == 2
-        seconds.append(spent_by_children() - began)
-    assert min(seconds) < 1.0
-
-
-def spent_by_children() -> float:
-    """Processor seconds of finished processes: other tests keep the machine busy, and a clock would count them."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    code = f"""
+import sys
+from toolkit.cli import main
+sys.argv = ["toolkit", "pipeline", *{arguments}]
+try:
+    main()
+except SystemExit as left:
+    loaded = {{"torch", "numba", "mujoco", "gymnasium", "minari", "matplotlib"}} & set(sys.modules)
+    sys.exit(f"loaded {{loaded}}" if loaded else left.code)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
 
 
 def test_collect_says_where_it_wrote(tmp_path: Path) -> None:
