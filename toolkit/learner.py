@@ -21,8 +21,8 @@ from toolkit.types import Batch, Metrics, Rollout
 Compile = Literal["auto", "on", "off"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-# Fewer updates than this do not pay for the compilation.
-_COMPILE_WORTH = 1_500
+# Fewer updates than these do not pay for being traced and compiled.
+_TRACE_WORTH, _COMPILE_WORTH = 300, 1_500
 
 
 def has_bf16_units() -> bool:
@@ -56,6 +56,7 @@ class Learner:
         self.compiled = compile == "on" or (
             compile == "auto" and updates >= _COMPILE_WORTH and shutil.which("g++") is not None
         )
+        self._traced = self.compiled or updates >= _TRACE_WORTH
         self._state = stack([agent.init(torch.Generator().manual_seed(seed)) for seed in seeds], self.device)
         self._policy_share: Tensor | None = None  # (S,) of the way an update moves each seed's policy
         self._full = self._build(agent.update)
@@ -81,7 +82,7 @@ class Learner:
             return update(state, self._seen(unpack(packed, lr_scale, spec, waypoint)))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
-        return _Compiled(seeds, self.device) if self.compiled else seeds
+        return _Traced(seeds, self.device, self.compiled) if self._traced else seeds
 
     def _seen(self, b: Batch | Rollout) -> Batch | Rollout:
         """The observations as the networks see them."""
@@ -134,15 +135,16 @@ class Learner:
         return torch.vmap(self.agent.q)(self.state, self.agent.features(obs), action)
 
 
-class _Compiled:
-    """An update as a compiled program; on the CPU it writes the new state over the old one.
+class _Traced:
+    """An update as the list of operations it is made of, which run one by one or as a compiled program.
 
-    It is traced as it runs and then compiled: the compiler takes a tenth longer to find the same operations in the
-    Python of an agent. Nothing but the shapes of a batch can change from call to call, so nothing else is checked.
+    Without vmap, gradients and an agent's Python between them the operations take two thirds of the time. Nothing but
+    the shapes of a batch can change from call to call, so nothing else is checked. Compiled for the CPU, an update
+    writes the new state over the old one.
     """
 
-    def __init__(self, update: Callable[..., Any], device: torch.device) -> None:
-        self._update, self._in_place = update, device.type == "cpu"
+    def __init__(self, update: Callable[..., Any], device: torch.device, compiled: bool) -> None:
+        self._update, self._compiled, self._in_place = update, compiled, compiled and device.type == "cpu"
         # kernels and the calls between them as one C++ file: a fifth faster with networks as small as these
         how = "cpp_wrapper" if self._in_place else "triton.cudagraphs"
         self._how: dict[str, Any] = {how: True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
@@ -152,11 +154,11 @@ class _Compiled:
         leaves, structure = pytree.tree_flatten(state)
         shapes = tuple(x.shape for x in batch)
         if shapes not in self._programs:
-            self._programs[shapes] = self._compile([*leaves, *batch], structure)
+            self._programs[shapes] = self._trace([*leaves, *batch], structure)
         new, metrics = self._programs[shapes](*leaves, *batch)
         return state if self._in_place else pytree.tree_unflatten(new, structure), metrics
 
-    def _compile(self, inputs: list[Tensor], structure: pytree.TreeSpec) -> Callable[..., Any]:
+    def _trace(self, inputs: list[Tensor], structure: pytree.TreeSpec) -> Callable[..., Any]:
         size = structure.num_leaves
 
         def flat(*inputs: Tensor) -> tuple[list[Tensor], Metrics]:
@@ -169,7 +171,11 @@ class _Compiled:
             return leaves, metrics
 
         graph = make_fx(flat)(*map(torch.clone, inputs))  # tracing runs it once
-        return torch.compile(graph, fullgraph=True, dynamic=False, options=self._how)
+        if self._compiled:
+            return torch.compile(graph, fullgraph=True, dynamic=False, options=self._how)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        return graph
 
 
 def stack(states: list[Any], device: torch.device) -> Any:

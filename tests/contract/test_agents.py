@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -186,17 +186,27 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
 
 @pytest.mark.timeout(600)  # the compiler takes most of it
 @pytest.mark.parametrize("variant", ["iql", "wsrl", "cql_lagrange", "rebrac", "gae", "pex", "discrete_cql"])
-def test_compiled_equals_eager(variant: str) -> None:
+def test_traced_and_compiled_equal_eager(variant: str) -> None:
     agent = make(variant, hidden=(16,))  # every further layer is the same code once more
     states = []
-    for mode in ("on", "off"):
-        learner = Learner(agent, [0, 1], 10, compile=mode, precision="fp32", device=torch.device("cpu"))  # type: ignore[arg-type]
+    modes: list[tuple[Literal["on", "off"], int]] = [("off", 10), ("off", 1_000_000), ("on", 10)]
+    for mode, updates in modes:
+        learner = Learner(agent, [0, 1], updates, compile=mode, precision="fp32", device=torch.device("cpu"))
+        given = learner.state
+        learner.state = given
         for step in range(3):
             packed = torch.stack([_pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(2)])
             learner.update(packed, torch.tensor(1.0))
         states.append(pytree.tree_leaves(learner.state))
-    for compiled, eager in zip(*states, strict=True):
+        for kept, fresh in zip(pytree.tree_leaves(given), pytree.tree_leaves(_initial(agent)), strict=True):
+            assert torch.equal(kept, fresh), "what was assigned is not the learner's to change"
+    for eager, traced, compiled in zip(*states, strict=True):
+        torch.testing.assert_close(traced, eager, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+
+
+def _initial(agent: Agent[Any]) -> Any:
+    return Learner(agent, [0, 1], 10, compile="off", device=torch.device("cpu")).state
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
