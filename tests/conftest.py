@@ -10,6 +10,9 @@ from hypothesis import settings
 # Before torch is imported: the networks of the tests are small, and a second thread only makes them slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Outlives the end of a process, which tests bring about, and not only that of the power, which none does.
+os.fsync = lambda fd: None
+
 # What CI tries must not depend on luck; at a desk every run looks somewhere new.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):

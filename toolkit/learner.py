@@ -170,7 +170,7 @@ class _Traced:
                 leaves = []
             return leaves, metrics
 
-        graph = make_fx(flat)(*map(torch.clone, inputs))  # tracing runs it once
+        graph = make_fx(flat, tracing_mode="fake")(*inputs)
         if self._compiled:
             return torch.compile(graph, fullgraph=True, dynamic=False, options=self._how)
         graph.graph.eliminate_dead_code()

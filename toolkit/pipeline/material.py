@@ -21,7 +21,7 @@ from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
 from toolkit.recordings import check
 from toolkit.stitching import coverage
-from toolkit.tasks import TaskCard, make_env, relabel
+from toolkit.tasks import TaskCard, relabel, unseen_env
 from toolkit.types import Episodes, FloatArray, Json, Spec, ToolkitError
 
 SAMPLE = 256  # transitions of the data on which the critics are watched
@@ -56,10 +56,7 @@ def make_agent(name: str, config: Json, spec: Spec) -> Agent[Any]:
 
 def task_sizes(card: TaskCard) -> Spec:
     """Sizes of the task's policy input and action."""
-    env = make_env(card)
-    sizes = env.sizes
-    env.close()
-    return sizes
+    return unseen_env(card).sizes
 
 
 def load_trained(folder: Path, agent: Agent[Any], seeds: list[int]) -> Trained:

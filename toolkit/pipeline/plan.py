@@ -34,7 +34,7 @@ from toolkit.pipeline.spec import (
     TrainingStage,
     plan,
 )
-from toolkit.tasks import TaskCard, load_card, make_env
+from toolkit.tasks import TaskCard, load_card, unseen_env
 from toolkit.types import Json, Spec, ToolkitError
 
 # Say how to work, not what comes out.
@@ -132,10 +132,9 @@ def _check_recordings(made: Plan) -> None:
 
 def _check_task(made: Plan) -> None:
     """The simulator can be made, recipes can drive in it, and nothing goes by a success that the data does not tell."""
-    env = make_env(made.card)
+    env = unseen_env(made.card)
     for recipe in made.recipes.values():
         recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
-    env.close()
     for name, block in made.resolved["stages"].items():
         if isinstance(made.spec.stages[name], StitchStage) and not made.card.in_maze:
             raise ToolkitError(f"{name}: stitches are counted between a maze's cells, task {made.card.name} has none")

@@ -4,7 +4,7 @@ from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
 from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
-from toolkit.tasks.pool import EnvPool
+from toolkit.tasks.pool import EnvPool, unseen_env
 from toolkit.tasks.relabel import relabel
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "load_card",
     "make_env",
     "relabel",
+    "unseen_env",
 ]

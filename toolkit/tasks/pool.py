@@ -8,9 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.tasks.card import TaskCard
-from toolkit.tasks.env import make_env
+from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.pointmaze import Observation
 from toolkit.types import BoolArray, FloatArray, IntArray
+
+_COMPILED = 8  # mazes kept
+_compiled: dict[str, TaskEnv] = {}
+
+
+def unseen_env(card: TaskCard) -> TaskEnv:
+    """An environment for numbers alone, which may not be able to render: this process compiles a maze only once."""
+    if not card.in_maze:
+        return make_env(card)
+    key = card.model_dump_json()
+    if key not in _compiled:
+        if len(_compiled) == _COMPILED:
+            del _compiled[next(iter(_compiled))]
+        _compiled[key] = make_env(card)
+    return _compiled[key].twin()
 
 
 class EnvPool:
@@ -20,7 +35,7 @@ class EnvPool:
     """
 
     def __init__(self, card: TaskCard, n: int) -> None:
-        first = make_env(card)
+        first = unseen_env(card)
         self.card = card
         self.envs = [first] + [first.twin() for _ in range(n - 1)]
         sizes = first.sizes
