@@ -267,6 +267,34 @@ def relabel(
     answer(call, as_json, lambda result: [result["dataset"]])
 
 
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(help="An .npz with qpos, qvel and ctrl, and terminals on last states.")],
+    out: Out,
+    task: Annotated[str, typer.Option(help="Task card whose simulator says what is seen and paid.")],
+    root: Root = ROOT,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Play a log of MuJoCo states and controls through a task's simulator, and write what it sees as a dataset."""
+
+    def call() -> Json:
+        from toolkit.tasks import load_card
+
+        card = load_card(task)
+        from toolkit import mujoco_log
+        from toolkit.data.imported import checked
+        from toolkit.recordings import relabelled, write
+
+        imported = mujoco_log.replay(log, card)
+        episodes, made = relabelled(checked(imported), card), _made("replay", [imported]) | {"task": card.name}
+        path = write(episodes, out, root, made=made, card=card, replace=replace)
+        notes = list(imported.source.notes)
+        return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
+
+    answer(call, as_json, lambda result: [result["dataset"], *result["notes"]])
+
+
 def _open(
     dataset: str, root: Path, format: str | None, trust: bool, bounds: str, achieved: str | None, part: str | None
 ) -> Imported:

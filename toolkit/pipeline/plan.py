@@ -49,6 +49,7 @@ _BESIDE = {
     "export",
     "fqe.py",
     "log.py",
+    "mujoco_log.py",
     "report",
     "sweep.py",
 }

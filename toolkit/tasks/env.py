@@ -32,6 +32,12 @@ class Simulator(Protocol):
     def step(self, action: Any) -> Observation:
         """Take what `actions.apply` made of an action."""
 
+    def mujoco(self) -> Any:
+        """The environment inside that holds MuJoCo's model and data. Raises ToolkitError where there is none."""
+
+    def observe(self) -> Observation:
+        """What the present state looks like."""
+
     def twin(self) -> Any:
         """An independent simulator of the same task."""
 
@@ -119,6 +125,21 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         if self._noise:
             observation = self._blurred(observation)
         return observation, reward, terminated, truncated, {"is_success": success}
+
+    def state_sizes(self) -> tuple[int, int]:
+        """Numbers in MuJoCo's `qpos` and `qvel`. Raises ToolkitError where the task is not simulated by it."""
+        model = self._simulator.mujoco().model
+        return int(model.nq), int(model.nv)
+
+    def put(self, qpos: npt.NDArray[np.float64], qvel: npt.NDArray[np.float64]) -> Observation:
+        """Go to a state of MuJoCo's, (nq,) and (nv,), whatever came before; what it looks like."""
+        self._simulator.mujoco().set_state(qpos, qvel)
+        self._steps = 0
+        return self._simulator.observe()
+
+    def qpos(self) -> npt.NDArray[np.float64]:
+        """MuJoCo's present position, (nq,)."""
+        return np.array(self._simulator.mujoco().data.qpos)
 
     def twin(self) -> TaskEnv:
         """An independent environment of the same task, which shares what it can; it cannot render."""

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
 from toolkit.tasks.actions import Choices, Scaled
 from toolkit.tasks.card import TaskCard
@@ -63,6 +64,16 @@ class Plain:
         observation, reward, terminated, truncated, info = self._env.step(action)
         self.own = Own(float(reward), bool(terminated), bool(truncated), _success(info))
         return self._seen(observation)
+
+    def mujoco(self) -> Any:
+        """The environment inside that holds MuJoCo's model and data. Raises ToolkitError where there is none."""
+        if not isinstance(self._env.unwrapped, MujocoEnv):
+            raise ToolkitError(f"task {self._card.name}: expected a MuJoCo environment whose state can be set")
+        return self._env.unwrapped
+
+    def observe(self) -> Observation:
+        """What the present state looks like."""
+        return self._seen(self.mujoco()._get_obs())
 
     def twin(self) -> Plain:
         """Another one, made anew: nothing is known of what environments could share."""

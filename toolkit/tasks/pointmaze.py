@@ -92,6 +92,14 @@ class PointMaze:
         mujoco.mj_step(self._model, self._data)
         return self._observation()
 
+    def mujoco(self) -> Any:
+        """The environment inside that holds MuJoCo's model and data."""
+        return self._ball
+
+    def observe(self) -> Observation:
+        """What the present state looks like."""
+        return self._observation()
+
     def _observation(self) -> Observation:
         state = np.empty(4)
         state[:2] = self._position
