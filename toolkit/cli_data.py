@@ -250,49 +250,25 @@ def relabel(
     part: Part = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a dataset anew under a task card's goal, reward and ends."""
+    """Write a dataset anew under a task card's goal, reward and ends; a log of MuJoCo states is played for that."""
 
     def call() -> Json:
-        imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
-        from toolkit.data.imported import checked
-        from toolkit.recordings import relabelled, write
-        from toolkit.tasks import load_card
-
-        card = load_card(task)
-        episodes = relabelled(checked(imported), card)
-        made = _made("relabel", [imported]) | {"task": card.name}
-        path = write(episodes, out, root, made=made, card=card, replace=replace)
-        return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions}
-
-    answer(call, as_json, lambda result: [result["dataset"]])
-
-
-@app.command()
-def replay(
-    log: Annotated[Path, typer.Argument(help="An .npz with qpos, qvel and ctrl, and terminals on last states.")],
-    out: Out,
-    task: Annotated[str, typer.Option(help="Task card whose simulator says what is seen and paid.")],
-    root: Root = ROOT,
-    replace: Replace = False,
-    as_json: AsJson = False,
-) -> None:
-    """Play a log of MuJoCo states and controls through a task's simulator, and write what it sees as a dataset."""
-
-    def call() -> Json:
-        from toolkit.tasks import load_card
-
-        card = load_card(task)
         from toolkit import mujoco_log
         from toolkit.data.imported import checked
         from toolkit.recordings import relabelled, write
+        from toolkit.tasks import load_card
 
-        imported = mujoco_log.replay(log, card)
-        episodes, made = relabelled(checked(imported), card), _made("replay", [imported]) | {"task": card.name}
-        path = write(episodes, out, root, made=made, card=card, replace=replace)
-        notes = list(imported.source.notes)
-        return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
+        if mujoco_log.is_log(path := Path(dataset)):
+            imported = mujoco_log.replay(path, card := load_card(task))
+        else:
+            imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
+            card = load_card(task)
+        episodes = relabelled(checked(imported), card)
+        made = _made("relabel", [imported]) | {"task": card.name}
+        written, notes = write(episodes, out, root, made=made, card=card, replace=replace), list(imported.source.notes)
+        return {"dataset": str(written), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
 
-    answer(call, as_json, lambda result: [result["dataset"], *result["notes"]])
+    answer(call, as_json, lambda result: [result["dataset"], *(f"note    {note}" for note in result["notes"])])
 
 
 def _open(

@@ -7,16 +7,25 @@ trajectory.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from toolkit.data.imported import Imported, Source, count_ends, scaled
-from toolkit.data.untrusted_npz import Array, read_npz
+from toolkit.data.untrusted_npz import Array, names, read_npz
 from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, ToolkitError
 
 _WANTED = ("qpos", "qvel", "ctrl")
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file holds states and controls and nothing that was observed. Raises ToolkitError."""
+    if not zipfile.is_zipfile(path):
+        return False
+    found = set(names(path))
+    return {"qpos", "qvel", "ctrl"} <= found and "observations" not in found
 
 
 def replay(path: Path, card: TaskCard) -> Imported:
@@ -27,8 +36,6 @@ def replay(path: Path, card: TaskCard) -> Imported:
     the logged position that playing ends: far, where the log is of another model or another time between rows. Contact
     forces, which the observations of some robots have, are those before the state was put. Raises ToolkitError.
     """
-    if not path.is_file():
-        raise ToolkitError(f"{path}: expected an .npz file, found nothing")
     log = read_npz(path)
     if card.goal.observed or card.physics.noise or card.physics.delay:
         raise ToolkitError(f"{path}: task {card.name}: expected one without shown goals, sensor noise and delay")

@@ -79,7 +79,7 @@ def test_a_ball_in_a_maze_from_the_shell(
     save(tmp_path, {"qpos": qpos, "qvel": np.tile([-10.0, 0.0], (10, 1)), "ctrl": np.zeros((10, 2))})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["toolkit", "data", "replay", "log.npz", "mine/roll-v0", "--task", "pointmaze-umaze", "--json"]
+        sys, "argv", ["toolkit", "data", "relabel", "log.npz", "mine/roll-v0", "--task", "pointmaze-umaze", "--json"]
     )
     with pytest.raises(SystemExit) as left:
         main()
@@ -116,8 +116,3 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, cheetah: tuple[Log, Log], 
 def test_tasks_that_cannot_play_logs(tmp_path: Path, cheetah: tuple[Log, Log], task: str, message: str) -> None:
     with pytest.raises(ToolkitError, match=message):
         replay(save(tmp_path, cheetah[0]), load_card(task))
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ToolkitError, match="found nothing"):
-        replay(tmp_path / "log.npz", load_card("halfcheetah"))

@@ -80,7 +80,7 @@ class PointMaze:
         self._env.update_target_site_pos()
         self._ball.init_qpos[:2] = xy
         self._ball.reset()
-        return self._observation()
+        return self.observe()
 
     def step(self, action: npt.NDArray[np.floating[Any]]) -> Observation:
         """Push the ball for one control period of 0.01 s; the next observation."""
@@ -90,7 +90,7 @@ class PointMaze:
         np.maximum(action, -1.0, out=self._force)
         np.minimum(self._force, 1.0, out=self._force)
         mujoco.mj_step(self._model, self._data)
-        return self._observation()
+        return self.observe()
 
     def mujoco(self) -> Any:
         """The environment inside that holds MuJoCo's model and data."""
@@ -98,9 +98,6 @@ class PointMaze:
 
     def observe(self) -> Observation:
         """What the present state looks like."""
-        return self._observation()
-
-    def _observation(self) -> Observation:
         state = np.empty(4)
         state[:2] = self._position
         state[2:] = self._velocity
