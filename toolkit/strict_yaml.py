@@ -42,12 +42,20 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(problem=f"tag {event.tag} is not allowed", problem_mark=event.start_mark)
-        if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=event.start_mark)
+        self._go_deeper(self.depth, event.start_mark)
         self.depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Brackets are read far ahead of the nodes, at a cost that grows with the square of their number."""
+        self._go_deeper(self.flow_level, self.get_mark())
+        super().fetch_flow_collection_start(token)
+
+    def _go_deeper(self, depth: int, place: yaml.Mark) -> None:
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels", problem_mark=place)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -76,7 +76,7 @@ def _noted(commands: list[str], note: str) -> list[str]:
 
 def _step(name: str) -> list[str]:
     """Lines of a step of .ci/run."""
-    steps = re.split(r'^step "(.+)"\n', (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.M)
+    steps = re.split(r'^ *step "(.+)"\n', (ROOT / ".ci/run").read_text(encoding="utf-8"), flags=re.M)
     found = dict(zip(steps[1::2], steps[2::2], strict=True))
     if name not in found:
         raise ValueError(f".ci/run has no step {name!r}")

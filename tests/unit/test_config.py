@@ -233,10 +233,10 @@ def test_hostile_files_are_refused_quickly(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "f.yaml"
     file.write_bytes(content)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ConfigError) as caught:
         load_model(file, File)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
     assert message in str(caught.value)
     assert list(tmp_path.iterdir()) == [file]
 

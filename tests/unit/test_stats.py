@@ -130,9 +130,9 @@ def test_success_summary() -> None:
 def test_same_numbers_every_time_and_fast() -> None:
     success = np.random.default_rng(0).random((3, 100)) < 0.9
     first = success_summary(success)
-    began = time.perf_counter()
+    began = time.process_time()
     assert success_summary(success) == first
-    assert time.perf_counter() - began < 0.25
+    assert time.process_time() - began < 0.25
     scores = np.random.default_rng(0).random((10, 5))
     assert bootstrap_ci(scores) == bootstrap_ci(scores)
 

@@ -120,9 +120,9 @@ def test_fast_enough_for_a_whole_data_set() -> None:
     walks = [rng.uniform(-2.5, 2.5, 2) + np.cumsum(rng.normal(0, 0.05, (n, 2)), 0) for n in lengths]
     episodes = make_episodes(*walks)
     assert len(episodes.obs) > 100_000
-    began = time.perf_counter()
+    began = time.process_time()
     coverage(episodes, MAZE, MAZE.cell_to_xy(GOAL), 0.45)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def brute_stitches(paths: list[list[int]], size: int) -> npt.NDArray[np.int64]:
@@ -202,11 +202,11 @@ def test_stitches_of_a_large_data_set_take_seconds() -> None:
     corners = maze.cell_to_xy(np.array(maze.free_cells))
     steps = rng.normal(0, 0.15, (5000, 201, 2)).cumsum(1)
     paths = corners[rng.integers(len(corners), size=5000), None] + steps
-    began = time.perf_counter()
+    began = time.process_time()
     found = Stitches(make_episodes(*paths), maze)
     assert found.table.max() >= 1
     found.to_point(corners[0], 0.45)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_pieces_near_a_point() -> None:
