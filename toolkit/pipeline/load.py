@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit import catalog
 from toolkit.agents import CONFIGS
-from toolkit.agents.configs import AgentConfig, PolicyGradientConfig
+from toolkit.agents.configs import AgentConfig, GoalConfig, PolicyGradientConfig
 from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -80,6 +80,8 @@ def _problems(raw: Json) -> Iterator[Problem]:
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
                 yield from _agent(keys, stage, bool(recordings_before(name, known)))
+                if raw.get("fourier") and issubclass(CONFIGS.get(stage.agent, AgentConfig), GoalConfig):
+                    yield from _no_features(keys, stage)
 
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -108,6 +110,13 @@ def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem
         yield Problem((*keys, "config", *inner), text)
     yield from _chunks(keys, stage, getattr(config, "chunk", 1))
     yield from _rollouts(keys, stage, config, recorded)
+
+
+def _no_features(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:
+    """What the pipeline gives all networks these cannot take."""
+    if "fourier" not in stage.config:
+        text = f"{stage.agent} reads observations as they are; expected fourier: [] here, beside that of the pipeline"
+        yield Problem((*keys, "config"), text)
 
 
 def _chunks(keys: Keys, stage: TrainingStage, chunk: int) -> Iterator[Problem]:
