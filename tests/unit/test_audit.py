@@ -20,6 +20,7 @@ from toolkit.data.audit import audit
 from toolkit.data.finding import RULES, Finding, without
 from toolkit.data.imported import Imported
 from toolkit.data.importers import read_data
+from toolkit.data.importers.rows import jumps
 from toolkit.data.minari import import_minari
 from toolkit.recordings import check
 from toolkit.tasks import load_card
@@ -230,3 +231,14 @@ def test_waiving(sound: Path) -> None:
     with pytest.raises(ToolkitError, match="expected the name of a rule"):
         without(findings, ["jumps"])
     assert {severity for severity, _ in RULES.values()} == {"error", "warning"}
+
+
+def test_a_door_that_opens_is_no_jump() -> None:
+    """A number at rest in most steps has noise as its usual step; one that always moves is known by its own."""
+    rng = np.random.default_rng(0)
+    door = np.clip((np.arange(2000) % 200 - 150) * 0.1, 0, 0.8) + rng.uniform(-1e-5, 1e-5, 2000)
+    hand = np.cumsum(rng.uniform(-0.01, 0.01, 2000))
+    seen = np.stack([door, hand], axis=1).astype(np.float32)
+    assert not jumps(seen[:200]).any()
+    seen[120:, 1] += 0.5
+    assert np.flatnonzero(jumps(seen[:200])).tolist() == [119]

@@ -28,6 +28,7 @@ SIZES = {
     "cartpole": Spec(4, 2, discrete=True),
     "halfcheetah": Spec(17, 6),
     "fetch-reach": Spec(13, 4, 3),
+    "kitchen-microwave-light-slide": Spec(59, 9),
     "pointmaze-umaze-dense": Spec(4, 2, position_dim=2),
     "pointmaze-umaze-discrete": Spec(4, 9, discrete=True, position_dim=2),
     "pointmaze-medium-discrete": Spec(4, 9, discrete=True, position_dim=2),

@@ -61,6 +61,22 @@ class Fetch(Strict):
         return fetch_controller(env_id)
 
 
+class Kitchen(Strict):
+    """Do tasks in the Franka arm's kitchen, one after the other."""
+
+    kind: Literal["kitchen"]
+    tasks: tuple[Literal["microwave", "light switch", "slide cabinet"], ...] = Field(
+        ("microwave", "light switch", "slide cabinet"), min_length=1
+    )
+    """Which, in this order; as the environment names them."""
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for the kitchen."""
+        from toolkit.controllers.kitchen import KitchenController
+
+        return KitchenController(env_id, self.tasks)
+
+
 class Sb3(Strict):
     """Act as a policy that Stable-Baselines3 saved (`model.save(path)`); code in the file is not run."""
 
@@ -102,7 +118,7 @@ class Installed(Strict):
         return made
 
 
-Driver = Annotated[Waypoint | Random | Fetch | Sb3 | Installed, Field(discriminator="kind")]
+Driver = Annotated[Waypoint | Random | Fetch | Kitchen | Sb3 | Installed, Field(discriminator="kind")]
 
 
 class Part(Strict):

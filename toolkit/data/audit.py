@@ -14,10 +14,11 @@ import numpy as np
 from toolkit.data.finding import Finding
 from toolkit.data.imported import ACTION_SLACK, Imported, acting, at_rows, essential
 from toolkit.data.importers.rows import jumps
-from toolkit.types import BoolArray, FloatArray
+from toolkit.types import BoolArray, FloatArray, IntArray
 
 ROUNDING = 5e-7  # float32 actions scaled by bounds stay below that
 FROZEN = 20  # steps of changing actions in which nothing observed changes
+SETTLING = 3  # first steps of an episode in which a simulator's bodies come to rest where they were put
 SCALE = 8  # times the usual spread of actions, up or down, that is another scale
 _EQUAL = 1e-6  # rewards that differ by less are one
 MOST = 50  # findings of one rule that are listed
@@ -85,7 +86,7 @@ def _motion(imported: Imported) -> list[Finding]:
     seen = episodes.achieved if episodes.achieved.shape[1] else episodes.obs
     rows, moving = len(seen), acting(episodes.starts)
     far = np.zeros(rows, np.bool_)
-    far[:-1] = jumps(seen, moving[:-1])
+    far[:-1] = jumps(seen, (moving & ~_beginning(episodes.starts))[:-1])
     zero: BoolArray = ~episodes.obs.any(axis=1) & (episodes.obs.shape[1] > 1)
     still = np.zeros(rows, np.bool_)
     still[:-1] = (episodes.obs[1:] == episodes.obs[:-1]).all(axis=1) & moving[:-1]
@@ -96,6 +97,11 @@ def _motion(imported: Imported) -> list[Finding]:
         *at_rows(imported, zero, "zero-row", "an observation of zeros only"),
         *at_rows(imported, _long_runs(still, changing), "frozen", f"nothing observed changes for {FROZEN} steps"),
     ]
+
+
+def _beginning(starts: IntArray) -> BoolArray:
+    """Rows of the first SETTLING steps of each episode, (R,)."""
+    return np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts)) < SETTLING
 
 
 def _long_runs(still: BoolArray, changing: BoolArray) -> BoolArray:

@@ -31,7 +31,9 @@ class Own(NamedTuple):
 class Plain:
     """A registered environment without its time limit; its own word on the last step stands in `own`.
 
-    Observations are a Box, which becomes a Dict with the key `observation`, or a Dict with goals as Fetch has it.
+    Observations are a Box, which becomes a Dict with the key `observation`, or a Dict with goals as Fetch has it. Where
+    the goals are those of several tasks by name, as in FrankaKitchen, they never change: none is shown, and success
+    is that every task has been done.
     """
 
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
@@ -41,10 +43,11 @@ class Plain:
         try:
             # -1: the time limit is the card's
             self._env: Any = gymnasium.make(card.env_id, -1, disable_env_checker=True, **arguments)
-        except (gymnasium.error.Error, TypeError, ImportError, OSError) as error:
+        except (gymnasium.error.Error, TypeError, ValueError, ImportError, OSError) as error:
             raise ToolkitError(f"task {card.name}: {card.env_id} cannot be made as env_kwargs say: {error}") from None
         card.physics.alter(getattr(self._env.unwrapped, "model", None), card.name)
         self.env_spec = self._env.spec
+        self._tasks = _tasks(self._env.observation_space)
         self.observation_space = self._observed(self._env.observation_space)
         self.actions = self._acting(self._env.action_space)
 
@@ -53,7 +56,7 @@ class Plain:
         if options:
             raise ToolkitError(f"reset options {sorted(options)}: expected none, task {self._card.name} is no maze")
         observation, info = self._env.reset(seed=int(rng.integers(2**31)))
-        self.own = Own(success=_success(info))
+        self.own = Own(success=self._success(info))
         return self._seen(observation)
 
     def step(self, action: Any) -> Observation:
@@ -62,7 +65,7 @@ class Plain:
             space = self._env.action_space
             action = np.clip(action, space.low, space.high).astype(space.dtype)
         observation, reward, terminated, truncated, info = self._env.step(action)
-        self.own = Own(float(reward), bool(terminated), bool(truncated), _success(info))
+        self.own = Own(float(reward), bool(terminated), bool(truncated), self._success(info))
         return self._seen(observation)
 
     def mujoco(self) -> Any:
@@ -88,6 +91,8 @@ class Plain:
         self._env.close()
 
     def _observed(self, space: Any) -> spaces.Dict:
+        if self._tasks:
+            space = space["observation"]
         goals = isinstance(space, spaces.Dict)
         parts = {key: space.get(key) for key in _GOALS} if goals else {"observation": space}
         if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts.values()):
@@ -114,7 +119,14 @@ class Plain:
             observation = {"observation": observation}
         return {key: np.array(observation[key]) for key in self.observation_space}
 
+    def _success(self, info: dict[str, Any]) -> bool | None:
+        if self._tasks:
+            return len(info["episode_task_completions"]) == self._tasks
+        word: npt.NDArray[Any] | None = info.get("is_success", info.get("success"))
+        return None if word is None else bool(word)
 
-def _success(info: dict[str, Any]) -> bool | None:
-    word: npt.NDArray[Any] | None = info.get("is_success", info.get("success"))
-    return None if word is None else bool(word)
+
+def _tasks(space: Any) -> int:
+    """How many tasks by name an environment has; 0 where its goals are numbers or there are none."""
+    goals = space.get("desired_goal") if isinstance(space, spaces.Dict) else None
+    return len(goals) if isinstance(goals, spaces.Dict) else 0

@@ -13,6 +13,8 @@ from toolkit.data.imported import Dropped, Imported, Source, count_ends
 from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, ToolkitError
 
 JUMP = 20  # times what 9 of 10 steps stay below, in some number of an observation
+_RESTING = 5e-4  # of its range is a number's usual step at most where it mostly rests
+_NOISE = 1e-5  # or so far in its own unit
 _SAMPLE = 20_000  # steps looked at to learn how far one goes
 _SAME = 1e-6  # observations that differ by less are one
 
@@ -134,14 +136,17 @@ def _misaligned(slipped: BoolArray, marked: IntArray, names: IntArray) -> tuple[
 def jumps(x: FloatArray, within: BoolArray | None = None) -> BoolArray:
     """Steps from a row of `x` (N, D) to the next that go far beyond the usual, (N - 1,).
 
-    `within` (N - 1,) marks the steps that count, and from which the usual is learned.
+    `within` (N - 1,) marks the steps that count, and from which the usual is learned. A number that rests most of the
+    time, such as a door's angle, tells nothing: noise is its usual step.
     """
     steps = np.abs(np.diff(x, axis=0))
     known = steps if within is None else steps[within]
     if not len(known) or not x.shape[1]:
         return np.zeros(len(steps), np.bool_)
     usual = np.quantile(known[:: 1 + len(known) // _SAMPLE], 0.9, axis=0)
-    far: BoolArray = np.any(steps > JUMP * np.where(usual > 0, usual, np.inf), axis=1)
+    low, high = np.quantile(x[:: 1 + len(x) // _SAMPLE], (0.01, 0.99), axis=0)
+    rests = usual <= np.maximum(_RESTING * (high - low), _NOISE)
+    far: BoolArray = np.any(steps > JUMP * np.where(rests, np.inf, usual), axis=1)
     return far if within is None else far & within
 
 
