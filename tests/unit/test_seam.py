@@ -170,6 +170,12 @@ def test_switch_with_a_dip_and_a_recovery() -> None:
     assert found["regret"] == pytest.approx(1 - (0.8 + 0.6 + 0.7 + 0.88 + 0.95) / 5)
 
 
+def test_what_is_played_again_at_the_same_step_after_a_roll_back_is_a_recovery() -> None:
+    found = switch_summary([*rows(0.9, 0.9, 0.6), *rows(0.9, 0.9, 0.95)[2:]])
+    assert found["dip"] == pytest.approx(0.3)
+    assert found["recovery_env_steps"] == 1000
+
+
 def test_a_wobble_within_the_tolerance_is_no_dip_to_recover_from() -> None:
     found = switch_summary(rows(0.9, 0.89, 0.9))
     assert found["dip"] == pytest.approx(0.01)

@@ -151,10 +151,12 @@ def switch_summary(rows: Iterable[Json]) -> Json:
     if not found or found[0][0] != 0:
         return {}
     before, after = found[0][1], found[1:]
-    early = [(success, step) for step, success in after if step <= DIP_STEPS]
-    lowest, at = min(early, default=(before, 0))
+    early = [success for step, success in after if step <= DIP_STEPS]
+    lowest = min(early, default=before)
     level = before - TOLERANCE - 1e-9
-    back = [step for step, success in after if step > at and success >= level]
+    # by order and not by step: what a guard rolled back is played again at the same one
+    later = after[early.index(lowest) + 1 :] if early else []
+    back = [step for step, success in later if success >= level]
     recovery = 0 if lowest >= level else back[0] if back else None
     return {
         "before": before,
