@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from toolkit.catalog import find
 from toolkit.config import Strict, load_model
+from toolkit.controllers.ant import AntController
 from toolkit.controllers.fetch import fetch_controller
 from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
@@ -34,6 +35,8 @@ class Waypoint(Strict):
         """The controller for one maze."""
         if maze is None:
             raise ToolkitError("controller waypoint: finds its way in a maze, and this task has none; expected random")
+        if control_dim != 2:
+            raise ToolkitError(f"controller waypoint: drives PointMaze's ball; expected ant or random for {env_id}")
         return WaypointController(maze, self.stiffness, self.damping)
 
 
@@ -59,6 +62,18 @@ class Fetch(Strict):
     def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
         """The controller for one of the arm's tasks."""
         return fetch_controller(env_id)
+
+
+class Ant(Strict):
+    """Walk an ant along the shortest string of cells to the episode's goal."""
+
+    kind: Literal["ant"]
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for one maze."""
+        if maze is None or not env_id.startswith("AntMaze_"):
+            raise ToolkitError(f"controller ant: expected a task in AntMaze, got {env_id}")
+        return AntController(maze)
 
 
 class Sb3(Strict):
@@ -102,7 +117,7 @@ class Installed(Strict):
         return made
 
 
-Driver = Annotated[Waypoint | Random | Fetch | Sb3 | Installed, Field(discriminator="kind")]
+Driver = Annotated[Waypoint | Random | Fetch | Ant | Sb3 | Installed, Field(discriminator="kind")]
 
 
 class Part(Strict):
