@@ -18,7 +18,7 @@ from toolkit.evaluate import evaluate
 from toolkit.oracle import Oracle
 from toolkit.recordings import check
 from toolkit.stitching import coverage
-from toolkit.tasks import EnvPool, TaskCard, TaskEnv, load_card, make_env, relabel, unseen_env
+from toolkit.tasks import EnvPool, TaskEnv, load_card, make_env, relabel, unseen_env
 from toolkit.types import FloatArray, Spec, ToolkitError
 
 CARDS = ["antmaze-umaze", "antmaze-medium", "antmaze-large"]
@@ -158,6 +158,11 @@ def test_recordings_are_sound_and_reach_their_goals(env: TaskEnv, recorded: Path
     assert episodes.obs.shape[1] == 29 and episodes.action.shape[1] == 8
 
 
+def test_falls_and_random_walks_raise_no_alarm(env: TaskEnv, tmp_path: Path) -> None:
+    folder = collect(small("ant-mixture", 10, max_episode_steps=200), env.card, tmp_path, seed=1)
+    assert audit(import_minari(folder)) == []
+
+
 def test_recorded_actions_give_the_recording_again(env: TaskEnv, recorded: Path) -> None:
     recipe, episodes = small("ant-navigate", 6), read_minari(recorded)
     again = read_minari(collect(recipe, env.card, recorded.parents[2] / "again", seed=0, workers=2))
@@ -166,7 +171,7 @@ def test_recorded_actions_give_the_recording_again(env: TaskEnv, recorded: Path)
 
 
 def test_pieces_cover_the_maze_and_the_table_walks_along_them(env: TaskEnv, tmp_path: Path) -> None:
-    card: TaskCard = env.card.model_copy(update={"max_episode_steps": 700})
+    card = env.card
     episodes = relabel(card, read_minari(collect(small("ant-stitch", 40, max_cells=2), card, tmp_path, seed=0)))
     seen = coverage(episodes, card.maze, card.goal_xy, card.goal.radius)
     oracle = Oracle(card, seen.edges)
