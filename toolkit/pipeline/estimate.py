@@ -41,7 +41,7 @@ class Pace(NamedTuple):
     piece: int | None = None  # of an average recorded one
 
 
-PACES = {"PointMaze": Pace(9000.0, 90, 60), "AntMaze": Pace(1500.0, 290, 190)}
+PACES = {"PointMaze": Pace(9000.0, 90, 60), "AntMaze": Pace(1000.0, 290, 150)}
 
 
 def estimate(plan: Plan) -> Json:
