@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from toolkit.controllers.ant import CUT, trot
 from toolkit.controllers.recipe import Waypoint
 from toolkit.maze import Cell, Floats, Maze
 from toolkit.tasks import TaskCard
 from toolkit.tasks.actions import pushes
+from toolkit.tasks.mazes import family
 from toolkit.types import FloatArray, IntArray
 
 FAR = 1 << 30
 
 
 class Oracle:
-    """Drives as the waypoint behaviour does, along moves of the data; it sees the goal also where policies do not.
+    """Drives as the scripted behaviour does, along moves of the data; it sees the goal also where policies do not.
 
     Calling it with policy inputs (S, N, O) gives actions (S, N, A); it survives pickling, as `evaluate` needs. Where
     the data leads nowhere it stays where it is.
@@ -27,6 +29,8 @@ class Oracle:
 
     def __init__(self, card: TaskCard, moves: IntArray) -> None:
         self._maze, self._goal_xy = card.maze, card.goal_xy
+        self._walks = family(card.env_id) == "AntMaze"
+        self._cut = CUT if self._walks else 1.0
         self._choices = pushes(card.directions) if card.directions else None
         driver = Waypoint(kind="waypoint")
         self._stiff, self._damp = driver.stiffness / self._maze.scale, driver.damping / self._maze.scale
@@ -43,21 +47,24 @@ class Oracle:
         return bool(self.distance[start[0] * self._width + start[1], goal[0] * self._width + goal[1]] < FAR)
 
     def __call__(self, inputs: FloatArray) -> FloatArray:
-        """Forces as shares of the greatest, from (x, y, vx, vy) and, where it is observed, the goal."""
+        """Forces or torques as shares of the greatest, from the state and, where it is observed, the goal behind it."""
         state = inputs.reshape(-1, inputs.shape[-1]).astype(np.float64)
-        position, speed = state[:, :2], state[:, 2:4]
-        goal = state[:, 4:6] if self._goal_xy is None else np.broadcast_to(self._goal_xy, position.shape)
+        position = state[:, :2]
+        goal = state[:, -2:] if self._goal_xy is None else np.broadcast_to(self._goal_xy, position.shape)
         aim = self._aim(self._number(position), self._number(goal), goal)
-        force = self._stiff * (aim - position) - self._damp * speed
+        if self._walks:
+            force = trot(state, np.arctan2(aim[:, 1] - position[:, 1], aim[:, 0] - position[:, 0]))
+        else:
+            force = self._stiff * (aim - position) - self._damp * state[:, 2:4]
         force[np.isnan(aim).any(-1)] = 0.0
-        force = np.clip(force, -1.0, 1.0).reshape(*inputs.shape[:-1], 2)
+        force = np.clip(force, -1.0, 1.0).reshape(*inputs.shape[:-1], force.shape[-1])
         return force.astype(np.float32) if self._choices is None else self._choices.nearest(force)
 
     def _aim(self, cell: IntArray, goal_cell: IntArray, goal: Floats) -> Floats:
-        """The doorway between the next cell and the one after; in and beside the goal's cell the goal, (N, 2)."""
+        """Between the next cell and its doorway to the one after; in and beside the goal's cell the goal, (N, 2)."""
         coming = self._towards[cell, goal_cell]
         after = self._towards[np.maximum(coming, 0), goal_cell]
-        aim = (self._centres[coming] + self._centres[after]) / 2
+        aim = self._centres[coming] + self._cut * (self._centres[after] - self._centres[coming]) / 2
         aim[coming < 0] = np.nan
         close = (cell == goal_cell) | (coming == goal_cell)
         aim[close] = goal[close]

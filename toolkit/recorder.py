@@ -12,8 +12,7 @@ from toolkit.controllers import Recipe
 from toolkit.data.minari_writer import RecordedEpisode
 from toolkit.maze import Maze
 from toolkit.tasks import TaskEnv
-from toolkit.tasks.pointmaze import Observation
-from toolkit.types import FloatArray, IntArray, Json
+from toolkit.types import FloatArray, IntArray, Json, Observation
 
 PLACE = 3  # numbers that say where a recorder is: episode, seed of the environment, step
 

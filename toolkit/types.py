@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a wrong configuration sh
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+Observation = dict[str, npt.NDArray[Any]]  # `observation`; with goals `achieved_goal` and `desired_goal` too
 Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]
 

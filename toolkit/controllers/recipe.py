@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from toolkit.catalog import find
 from toolkit.config import Strict, load_model
+from toolkit.controllers.ant import AntController
 from toolkit.controllers.fetch import fetch_controller
 from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
@@ -34,6 +35,8 @@ class Waypoint(Strict):
         """The controller for one maze."""
         if maze is None:
             raise ToolkitError("controller waypoint: finds its way in a maze, and this task has none; expected random")
+        if control_dim != 2:
+            raise ToolkitError(f"controller waypoint: drives PointMaze's ball; expected ant or random for {env_id}")
         return WaypointController(maze, self.stiffness, self.damping)
 
 
@@ -77,6 +80,18 @@ class Kitchen(Strict):
         return KitchenController(env_id, self.tasks)
 
 
+class Ant(Strict):
+    """Walk an ant along the shortest string of cells to the episode's goal."""
+
+    kind: Literal["ant"]
+
+    def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
+        """The controller for one maze."""
+        if maze is None or not env_id.startswith("AntMaze_"):
+            raise ToolkitError(f"controller ant: expected a task in AntMaze, got {env_id}")
+        return AntController(maze)
+
+
 class Sb3(Strict):
     """Act as a policy that Stable-Baselines3 saved (`model.save(path)`); code in the file is not run."""
 
@@ -118,7 +133,7 @@ class Installed(Strict):
         return made
 
 
-Driver = Annotated[Waypoint | Random | Fetch | Kitchen | Sb3 | Installed, Field(discriminator="kind")]
+Driver = Annotated[Waypoint | Random | Ant | Fetch | Kitchen | Sb3 | Installed, Field(discriminator="kind")]
 
 
 class Part(Strict):

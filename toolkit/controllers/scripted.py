@@ -25,46 +25,41 @@ class Controller(Protocol):
         """The next action, A numbers; those outside [-1, 1] are clipped by who applies them."""
 
 
-class WaypointController:
-    """Drives a force-driven ball along the shortest string of cells with a PD law.
+class Way:
+    """Where to go next on the shortest string of cells to a goal.
 
-    The aim is the doorway between the next cell of the string and the one after, which cuts corners by a safe margin
-    (aiming at centres makes routes a fifth longer); beside and in the goal's cell it is the goal itself. The string is
-    looked up from the ball's present cell at every step, so a push off the path costs a detour and nothing else.
+    The aim is on the way from the next cell's centre to its doorway to the one after: the doorway itself (`cut` 1)
+    cuts corners by a margin that is safe for a ball, and aiming at centres makes routes a fifth longer; beside and in
+    the goal's cell it is the goal itself. The string is looked up from the present cell at every step, so a push off
+    the path costs a detour and nothing else.
     """
 
-    def __init__(self, maze: Maze, stiffness: float = 10.0, damping: float = 1.5) -> None:
-        self.stiffness = stiffness  # action per cell of distance
-        self.damping = damping  # action per cell a second
-        self._maze = maze
+    def __init__(self, maze: Maze, cut: float = 1.0) -> None:
+        self._maze, self._cut = maze, cut
         self._aims: dict[Cell, dict[Cell, tuple[float, float]]] = {}  # goal cell -> cell -> the point to aim at
-        self._goal_cell: Cell = (-1, -1)
         self._aim_from: dict[Cell, tuple[float, float]] = {}
         self._aim = (0.0, 0.0)
         self._top = maze.wall.shape[0] / 2 * maze.scale
         self._left = -maze.wall.shape[1] / 2 * maze.scale
 
-    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
-        """Plan for this observation's goal; the state is (x, y, vx, vy). The controller itself draws nothing."""
-        goal = observation["desired_goal"]
+    def lead_to(self, goal: npt.NDArray[np.float64]) -> None:
+        """From now on lead to this goal, (2,) in metres."""
         row, col = self._maze.xy_to_cell(goal).tolist()
-        self._goal_cell = (row, col)
-        if self._goal_cell not in self._aims:
-            self._aims[self._goal_cell] = self._plan(self._goal_cell)
+        goal_cell = (row, col)
+        if goal_cell not in self._aims:
+            self._aims[goal_cell] = self._plan(goal_cell)
         x, y = goal.tolist()
-        self._aim_from = {**self._aims[self._goal_cell], self._goal_cell: (x, y)}
-        for neighbour in self._maze.neighbours(self._goal_cell):
+        self._aim_from = {**self._aims[goal_cell], goal_cell: (x, y)}
+        for neighbour in self._maze.neighbours(goal_cell):
             self._aim_from[neighbour] = (x, y)
         self._aim = (x, y)
 
-    def act(self, observation: Observation) -> Action:
-        """Force towards the next waypoint, (fx, fy) as a share of the greatest."""
-        x, y, vx, vy = observation["observation"].tolist()
+    def aim(self, x: float, y: float) -> tuple[float, float]:
+        """The point to go straight to from (x, y), all in metres."""
         scale = self._maze.scale
         cell = (math.floor((self._top - y) / scale), math.floor((x - self._left) / scale))
-        self._aim = aim_x, aim_y = self._aim_from.get(cell, self._aim)  # pressed into a wall: keep the aim
-        stiff, damp = self.stiffness / scale, self.damping / scale
-        return stiff * (aim_x - x) - damp * vx, stiff * (aim_y - y) - damp * vy
+        self._aim = self._aim_from.get(cell, self._aim)  # pressed into a wall: keep the aim
+        return self._aim
 
     def _plan(self, goal: Cell) -> dict[Cell, tuple[float, float]]:
         reachable = self._maze.distances_to(goal) >= 0
@@ -72,9 +67,29 @@ class WaypointController:
         for cell in self._maze.free_cells:
             if reachable[cell]:
                 coming = self._maze.toward(cell, goal)
-                doorway = self._maze.cell_to_xy([coming, self._maze.toward(coming, goal)]).mean(axis=0)
-                plan[cell] = (float(doorway[0]), float(doorway[1]))
+                centre, after = self._maze.cell_to_xy([coming, self._maze.toward(coming, goal)])
+                point = centre + self._cut * (after - centre) / 2
+                plan[cell] = (float(point[0]), float(point[1]))
         return plan
+
+
+class WaypointController:
+    """Drives a force-driven ball along the shortest string of cells with a PD law."""
+
+    def __init__(self, maze: Maze, stiffness: float = 10.0, damping: float = 1.5) -> None:
+        self._stiff = stiffness / maze.scale  # action per cell of distance, here per metre
+        self._damp = damping / maze.scale  # action per cell a second
+        self._way = Way(maze)
+
+    def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
+        """Plan for this observation's goal; the state is (x, y, vx, vy). The controller itself draws nothing."""
+        self._way.lead_to(observation["desired_goal"])
+
+    def act(self, observation: Observation) -> Action:
+        """Force towards the next waypoint, (fx, fy) as a share of the greatest."""
+        x, y, vx, vy = observation["observation"].tolist()
+        aim_x, aim_y = self._way.aim(x, y)
+        return self._stiff * (aim_x - x) - self._damp * vx, self._stiff * (aim_y - y) - self._damp * vy
 
 
 class RandomController:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolkit.agents import CONFIGS
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
 from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
 from toolkit.tasks import TaskCard
+from toolkit.tasks.mazes import family
 from toolkit.types import Json
 
 # Seed-updates a second: bc, iql, cql and sac measured on two cores with bf16 units, hidden layers of 256, batch 256;
@@ -25,13 +26,22 @@ UPDATES = {
     **dict.fromkeys(("rlpd", "wsrl", "qc_sac"), 100.0),
     **dict.fromkeys(("cql", "calql"), 60.0),
 }
-SIMULATED = 9000.0  # environment steps a second, one process
 STARTING = 3.0  # seconds until a stage works
 COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
 EAGER = 0.4  # speed without it
 STITCHES = 4  # groups of starts
-EPISODE = 90  # steps of an average one in a maze; elsewhere the time limit's
 ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
+
+
+class Pace(NamedTuple):
+    """How fast a robot is simulated and gets on."""
+
+    rate: float = 9000.0  # environment steps a second, one process
+    episode: int | None = None  # steps of an average one; None for the time limit's
+    piece: int | None = None  # of an average recorded one
+
+
+PACES = {"PointMaze": Pace(9000.0, 90, 60), "AntMaze": Pace(1000.0, 290, 150)}
 
 
 def estimate(plan: Plan) -> Json:
@@ -43,30 +53,30 @@ def estimate(plan: Plan) -> Json:
 
 
 def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
-    maze = plan.card.in_maze
-    episode = EPISODE if maze else plan.card.max_episode_steps
+    pace = PACES.get(family(plan.card.env_id), Pace())
+    episode = pace.episode or plan.card.max_episode_steps
     match stage:
         case CollectStage():
             recipe = plan.recipes[name]
-            transitions = recipe.episodes * min(60 if maze else episode, recipe.max_episode_steps)
-            return _entry(STARTING + transitions / SIMULATED, transitions * ROW_BYTES)
+            transitions = recipe.episodes * min(pace.piece or episode, recipe.max_episode_steps)
+            return _entry(STARTING + transitions / pace.rate, transitions * ROW_BYTES)
         case OfflineStage():
             evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
-            return _entry(_updating(stage, stage.updates, seeds) + played / SIMULATED, _weights(stage, seeds))
+            return _entry(_updating(stage, stage.updates, seeds) + played / pace.rate, _weights(stage, seeds))
         case OnlineStage():
             updates = planned_updates(stage, plan.card)
             evaluations = len(evaluation_steps(stage))
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
-            stepping = (seeds * stage.env_steps + played) / SIMULATED
+            stepping = (seeds * stage.env_steps + played) / pace.rate
             size = _weights(stage, seeds) + seeds * stage.env_steps * ROW_BYTES
             return _entry(_updating(stage, updates, seeds) + stepping, size)
         case EvaluateStage():
             played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * episode
-            return _entry(STARTING + played / SIMULATED, 200_000)
+            return _entry(STARTING + played / pace.rate, 200_000)
         case StitchStage():
             played = seeds * stage.episodes * (1 + len(stage.of)) * STITCHES * episode
-            return _entry(STARTING + played / SIMULATED, 200_000)
+            return _entry(STARTING + played / pace.rate, 200_000)
     raise TypeError(stage)
 
 

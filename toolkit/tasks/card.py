@@ -15,13 +15,10 @@ from toolkit.catalog import find
 from toolkit.config import Problem, Strict, load_model
 from toolkit.maze import Cell, Maze
 from toolkit.strict_yaml import Keys
+from toolkit.tasks.mazes import ROBOTS, family, is_maze, maze_of
 from toolkit.tasks.physics import Physics
-from toolkit.tasks.pointmaze import is_maze, maze_of
 from toolkit.tasks.registry import registry_spec
 from toolkit.types import BoolArray, Episodes, FloatArray, Json, ToolkitError
-
-# Half a cell less the ball's radius and a hand's breadth: noise never puts the ball into a wall.
-MAX_NOISE = 0.35
 
 
 class Goal(Strict):
@@ -36,7 +33,7 @@ class Goal(Strict):
     """Whether the policy sees the goal."""
     radius: float = Field(0.45, gt=0)
     """In the units of the simulator's goals: metres."""
-    noise: float = Field(0.25, ge=0, le=MAX_NOISE)
+    noise: float = Field(0.25, ge=0)
     """Metres a drawn goal may lie off its cell's centre, along each axis; for mazes."""
 
 
@@ -45,7 +42,7 @@ class Start(Strict):
 
     cells: Literal["any"] | tuple[Cell, ...] = "any"
     """Maze cells (row, col) to draw from; the goal's own is always left out."""
-    noise: float = Field(0.25, ge=0, le=MAX_NOISE)
+    noise: float = Field(0.25, ge=0)
     """Metres a start may lie off its cell's centre, along each axis."""
 
 
@@ -74,7 +71,7 @@ class TaskCard(Strict):
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of its constructor."""
     directions: int | None = Field(None, ge=3, le=64)
-    """In a maze, discrete actions: to stand still or a full push in one of so many directions, evenly spread, the
+    """In PointMaze, discrete actions: to stand still or a full push in one of so many directions, evenly spread, the
     first one east, then counter-clockwise; null takes any push."""
     max_episode_steps: int = Field(gt=0, le=1_000_000)
     """Steps after which an episode is truncated."""
@@ -88,7 +85,7 @@ class TaskCard(Strict):
         own = self.reward.rule == "env"
         if not self.in_maze:
             if self.goal.cell is not None or self.start != Start() or self.directions is not None:
-                raise ValueError("goal.cell, start and directions are for PointMaze; expected none of them here")
+                raise ValueError("goal.cell, start and directions are for PointMaze or AntMaze; expected none here")
             if not own and not self.goal.observed:
                 raise ValueError(
                     f"reward.rule {self.reward.rule} needs a goal: expected goal.observed: true, or rule: env"
@@ -100,6 +97,13 @@ class TaskCard(Strict):
             )
         if own:
             raise ValueError("reward.rule: expected sparse or dense; in a maze the card draws the goals, so it pays")
+        robot = family(self.env_id)
+        if self.directions is not None and robot != "PointMaze":
+            raise ValueError(f"directions: expected null; pushes move the ball of PointMaze, not {robot}'s robot")
+        room = ROBOTS[robot].room
+        for where, noise in (("start", self.start.noise), ("goal", self.goal.noise)):
+            if noise > room:
+                raise ValueError(f"{where}.noise: expected at most {room} m, which is clear of the walls; got {noise}")
         return self
 
     @property

@@ -11,11 +11,14 @@ import numpy.typing as npt
 
 from toolkit.maze import Maze
 from toolkit.tasks.actions import Choices, Scaled
+from toolkit.tasks.antmaze import AntMaze
 from toolkit.tasks.card import TaskCard
-from toolkit.tasks.maze_task import MazeTask
+from toolkit.tasks.mazes import family
 from toolkit.tasks.plain import Own, Plain
-from toolkit.tasks.pointmaze import Observation
-from toolkit.types import Spec
+from toolkit.tasks.pointmaze import PointMaze
+from toolkit.types import Observation, Spec
+
+_MAZES = {"PointMaze": PointMaze, "AntMaze": AntMaze}
 
 
 class Simulator(Protocol):
@@ -64,7 +67,8 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         self.card = card
         self.render_mode = render_mode
         self.maze: Maze | None = card.maze if card.in_maze else None
-        self._simulator: Simulator = (MazeTask if card.in_maze else Plain)(card, render_mode)
+        kind = _MAZES[family(card.env_id)] if card.in_maze else Plain
+        self._simulator: Simulator = kind(card, render_mode)
         self.actions = self._simulator.actions
         self.observation_space: Any = self._simulator.observation_space
         self.action_space = self.actions.space

@@ -1,9 +1,18 @@
-"""PointMaze with starts and goals drawn as a task card says: one of the two simulators behind `TaskEnv`."""
+"""gymnasium-robotics' mazes, placed and stepped without their own goal and reward handling.
+
+The model, the maze and the rendering are the library's. Starts and goals are drawn as a task card says, and success,
+reward and time limit are the card's too, so none of the environment's bookkeeping runs here.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
 
+import gymnasium
+import mujoco
 import numpy as np
 import numpy.typing as npt
 
@@ -11,31 +20,113 @@ from toolkit.maze import Cell
 from toolkit.tasks.actions import Choices, Scaled, pushes
 from toolkit.tasks.card import TaskCard
 from toolkit.tasks.plain import Own
-from toolkit.tasks.pointmaze import GOAL_DIM, Observation, PointMaze
-from toolkit.types import ToolkitError
+from toolkit.tasks.registry import registry_spec
+from toolkit.types import Observation, ToolkitError
 
+GOAL_DIM = 2
 _OPTIONS = ("start_cell", "goal_cell")
 
+_making = threading.Lock()
+T = TypeVar("T")
 
-class MazeTask(PointMaze):
-    """One ball; `reset` takes the options `start_cell` and `goal_cell`, which may be left out."""
+
+class MazeTask(ABC):
+    """One robot in a maze; `reset` takes the options `start_cell` and `goal_cell`, which may be left out.
+
+    The observation is MuJoCo's `qpos` and `qvel`, whose first two numbers (x, y), in metres, are the achieved goal.
+    """
 
     own = Own()  # success, reward and end are the card's
+    inner: ClassVar[str]
+    """Attribute of the library's environment that holds the MuJoCo environment inside."""
 
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
-        super().__init__(card.env_id, card.env_kwargs, render_mode)
-        card.physics.alter(self._model, card.name)
         self._card = card
-        self.actions: Scaled | Choices = pushes(card.directions) if card.directions else Scaled(self.action_space)
+        registry_spec(card.env_id)
+        # The library writes the maze's XML beside the system's temporary folder under a name made from the clock:
+        # it stays for ever, and two processes that start together meet. A folder of our own ends both.
+        arguments = card.env_kwargs if render_mode is None else {**card.env_kwargs, "render_mode": render_mode}
+        with _making, tempfile.TemporaryDirectory(prefix="maze-") as folder:
+            usual, tempfile.tempdir = tempfile.tempdir, folder
+            try:
+                made: Any = gymnasium.make(card.env_id, disable_env_checker=True, **arguments)
+            finally:
+                tempfile.tempdir = usual
+        self.env_spec = made.spec
+        self._env: Any = made.unwrapped
+        self._robot: Any = getattr(self._env, self.inner)
+        self._bind(self._robot.model, self._robot.data)
+        self._goal = np.zeros(GOAL_DIM)
+        state = gymnasium.spaces.Box(-np.inf, np.inf, (self._size,), np.float64)
+        spaces = {**self._env.observation_space.spaces, "observation": state}
+        self.observation_space: Any = gymnasium.spaces.Dict(spaces)
+        self.maze = card.maze
+        card.physics.alter(self._model, card.name)
+        space = self._env.action_space
+        self.actions: Scaled | Choices = pushes(card.directions) if card.directions else Scaled(space)
+
+    @abstractmethod
+    def step(self, action: npt.NDArray[np.floating[Any]]) -> Observation:
+        """Apply an action for one control period; the next observation."""
 
     def reset(self, rng: np.random.Generator, options: dict[str, Any]) -> Observation:
-        """Draw start and goal, or take the given cells, and place the ball at rest."""
+        """Draw start and goal, or take the given cells, and place the robot at rest."""
         card = self._card
         goal_cell, start_cell = self._cells(rng, options)
         exact = goal_cell == card.goal.cell  # the task's own goal is its cell's centre, others are drawn around it
         goal = self._scatter(rng, goal_cell, 0.0 if exact else card.goal.noise)
         goal = goal.astype(np.float32).astype(np.float64)  # what is stored as float32 is what was played
         return self.place(self._scatter(rng, start_cell, card.start.noise), goal)
+
+    def place(self, xy: npt.NDArray[np.float64], goal_xy: npt.NDArray[np.float64]) -> Observation:
+        """Put the resting robot at `xy` and the marker of the goal at `goal_xy`; the first observation."""
+        self._env.goal = self._goal = goal_xy
+        self._env.update_target_site_pos()
+        self._robot.init_qpos[:2] = xy
+        self._robot.reset()
+        return self.observe()
+
+    def observe(self) -> Observation:
+        """What the present state looks like."""
+        state = np.empty(self._size)
+        state[: self._places] = self._position
+        state[self._places :] = self._velocity
+        return {"observation": state, "achieved_goal": state[:GOAL_DIM].copy(), "desired_goal": self._goal.copy()}
+
+    def mujoco(self) -> Any:
+        """The environment inside that holds MuJoCo's model and data."""
+        return self._robot
+
+    def twin(self) -> MazeTask:
+        """Another robot in the same compiled maze: compiling takes a tenth of a second and megabytes, this neither.
+
+        The twins move independently; only the goal's marker is shared, so a twin cannot render.
+        """
+        twin, env, robot = _shallow(self), _shallow(self._env), _shallow(self._robot)
+        robot.data = mujoco.MjData(robot.model)
+        twin._bind(robot.model, robot.data)
+        robot.init_qpos = robot.init_qpos.copy()
+        robot.mujoco_renderer = None
+        robot.render_mode = None
+        setattr(env, self.inner, robot)
+        twin._env, twin._robot = env, robot
+        return twin
+
+    def render(self) -> Any:
+        """A picture of the maze as the render mode has it."""
+        if self._robot.mujoco_renderer is None:
+            raise ToolkitError("a twin cannot render; make an environment with make_env(card, render_mode='rgb_array')")
+        return self._env.render()
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._env.close()
+
+    def _bind(self, model: Any, data: Any) -> None:
+        """Views of the simulator's own memory, which stays in place for the life of `data`."""
+        self._model, self._data = model, data
+        self._position, self._velocity, self._force = data.qpos, data.qvel, data.ctrl
+        self._places, self._size = model.nq, model.nq + model.nv
 
     def _cells(self, rng: np.random.Generator, options: dict[str, Any]) -> tuple[Cell, Cell]:
         """The goal's and the start's cell: given, fixed by the card, or drawn."""
@@ -67,5 +158,11 @@ class MazeTask(PointMaze):
         return choices[rng.integers(len(choices))]
 
     def _scatter(self, rng: np.random.Generator, cell: Cell, noise: float) -> npt.NDArray[np.float64]:
-        centre = self.maze.cell_to_xy(cell)
-        return centre + rng.uniform(-noise, noise, GOAL_DIM) * self.maze.scale
+        return self.maze.cell_to_xy(cell) + rng.uniform(-noise, noise, GOAL_DIM)
+
+
+def _shallow(thing: T) -> T:
+    """A new object with the same attributes; copy.copy would rebuild these environments from their arguments."""
+    made = object.__new__(type(thing))
+    made.__dict__.update(thing.__dict__)
+    return made

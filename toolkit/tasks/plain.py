@@ -12,9 +12,8 @@ from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
 from toolkit.tasks.actions import Choices, Scaled
 from toolkit.tasks.card import TaskCard
-from toolkit.tasks.pointmaze import Observation
 from toolkit.tasks.registry import registry_spec
-from toolkit.types import ToolkitError
+from toolkit.types import Observation, ToolkitError
 
 _GOALS = ("observation", "achieved_goal", "desired_goal")
 

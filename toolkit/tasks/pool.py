@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from toolkit.tasks.card import TaskCard
 from toolkit.tasks.env import TaskEnv, make_env
-from toolkit.tasks.pointmaze import Observation
-from toolkit.types import BoolArray, FloatArray, IntArray
+from toolkit.types import BoolArray, FloatArray, IntArray, Observation
 
 _COMPILED = 8  # mazes kept
 _compiled: dict[str, TaskEnv] = {}
