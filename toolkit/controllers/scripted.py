@@ -39,8 +39,6 @@ class Way:
         self._aims: dict[Cell, dict[Cell, tuple[float, float]]] = {}  # goal cell -> cell -> the point to aim at
         self._aim_from: dict[Cell, tuple[float, float]] = {}
         self._aim = (0.0, 0.0)
-        self._top = maze.wall.shape[0] / 2 * maze.scale
-        self._left = -maze.wall.shape[1] / 2 * maze.scale
 
     def lead_to(self, goal: npt.NDArray[np.float64]) -> None:
         """From now on lead to this goal, (2,) in metres."""
