@@ -205,8 +205,9 @@ def table(summary: Json) -> list[str]:
         f"from {summary['starts']} starts, seeds {seeds}"
     ]
     lines.append(f"{'':14}{'iqm':>9}  {'95 % interval':<19}per seed")
-    for name in ("success", "return", "steps_to_goal", "path_ratio"):
-        value = summary[name]
+    measures = {name: summary[name] for name in ("success", "return", "steps_to_goal", "path_ratio")}
+    measures |= {f"success {name}": value for name, value in summary.get("tasks", {}).items()}
+    for name, value in measures.items():
         low, high = (_number(bound) for bound in value["ci95"])
         per_seed = " ".join(_number(mean) for mean in value["per_seed"])
         lines.append(f"{name.replace('_', ' '):14}{_number(value['iqm']):>9}  {f'{low} to {high}':<19}{per_seed}")

@@ -55,16 +55,31 @@ class EvalResult:
     goal_xy: FloatArray  # (S, n, G)
     start_inputs: FloatArray  # (S, n, O) what the policy saw first
     path_ratio: npt.NDArray[np.float64]  # travelled over shortest; NaN for failures and starts within a cell's length
+    task: IntArray  # which of the card's tasks it was; -1 where it has none
     routes: tuple[tuple[Route, ...], ...] | None = None  # [seed][episode], where asked for
 
     def summary(self) -> Json:
-        """Each number over seeds: interquartile mean, 95 % interval, one value a seed; `stats` says how."""
+        """Each number over seeds: interquartile mean, 95 % interval, one value a seed; `stats` says how.
+
+        Where the card has tasks `tasks` holds the success in each that was played, by name: task1 is the card's first.
+        """
+        tasks = self._by_task()
         return {
             "success": success_summary(self.success),
             "return": value_summary(self.ret),
             "steps_to_goal": value_summary(np.where(self.success == 1.0, self.steps, np.nan)),
             "path_ratio": value_summary(self.path_ratio),
+            **({"tasks": tasks} if tasks else {}),
         }
+
+    def _by_task(self) -> Json:
+        """Where the last turn through the tasks is unfinished, as many episodes count as every seed has played."""
+        found: Json = {}
+        for number in np.unique(self.task[self.task >= 0]).tolist():
+            own = [row[task == number] for row, task in zip(self.success, self.task, strict=True)]
+            if count := min(map(len, own)):
+                found[f"task{number + 1}"] = success_summary(np.stack([row[:count] for row in own]))
+        return found
 
 
 @dataclass(frozen=True)
@@ -116,16 +131,18 @@ def evaluate(
 
     Of chunks (S, N, h A) it plays h actions before it asks again, from the beginning of each episode on.
     `starts` are the cells to begin in, each equally often, and `goals` the cells each of them leads to; None leaves
-    that to the card. `gamma` is for the discounted returns alone. With `workers` above 1 the
-    work is spread over at most so many processes, as far as it repays their start, and `act` must survive pickling,
-    as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not finite, or a
-    process dies.
+    that to the card, of whose tasks each is played equally often. `gamma` is for the discounted returns alone. With
+    `workers` above 1 the work is spread over at most so many processes, as far as it repays their start, and `act` must
+    survive pickling, as a `Policy` or its `act` does. Raises ToolkitError when the policy returns a number that is not
+    finite, or a process dies.
     """
     if min(seeds, episodes - first, workers) < 1 or (starts is not None and not len(starts)):
         raise ToolkitError(
             f"evaluation needs seeds, episodes, workers and start cells; "
             f"got {seeds}, {episodes}, {workers} and {len(starts) if starts is not None else 'any'}"
         )
+    if starts is None and card.tasks:
+        starts, goals = zip(*card.tasks, strict=True)
     cells = None if starts is None else tuple((int(row), int(col)) for row, col in starts)
     ends = None if goals is None else tuple((int(row), int(col)) for row, col in goals)
     plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first, ends, gamma)
@@ -248,7 +265,8 @@ def _result(table: _Table, plan: _Plan) -> EvalResult:
     routes = tuple(tuple(_route(rows) for rows in seed) for seed in table.routes) if plan.record else None
     return EvalResult(
         table.success, table.ret, table.discounted, table.steps, table.path_length, shortest,
-        table.start_xy, table.goal_xy, table.start_inputs, ratio, routes,
+        table.start_xy, table.goal_xy, table.start_inputs, ratio,
+        plan.card.task_of(table.start_xy, table.goal_xy), routes,
     )  # fmt: skip
 
 

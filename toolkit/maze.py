@@ -1,7 +1,7 @@
 """Geometry of a maze on a grid: cells, shortest paths, true shortest lengths. Pure numpy, knows no simulator.
 
-Cells are (row, col) with row 0 at the top; x grows with the column, y shrinks with the row, and the map's centre is
-the origin, as in gymnasium-robotics.
+Cells are (row, col) with row 0 at the top; x grows with the column and y shrinks with the row. The map's centre is the
+origin, as in gymnasium-robotics, unless it is given.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,21 @@ _SLIVER = 1e-9  # pieces of a sight line shorter than this (in cells) come from 
 
 
 class Maze:
-    """A grid of walls (1) and free cells (anything else), each a square of `scale` metres."""
+    """A grid of walls (1) and free cells (anything else), each a square of `scale` metres.
 
-    def __init__(self, map: Sequence[Sequence[int | str]], scale: float = 1.0) -> None:
+    `centre` is the (x, y) of the map's middle; `left` is the x of its left edge, `top` the y of its upper one (m).
+    """
+
+    def __init__(
+        self, map: Sequence[Sequence[int | str]], scale: float = 1.0, centre: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         self.wall = np.array([[entry in (1, "1") for entry in row] for row in map], dtype=np.bool_)  # (H, W)
         self.scale = float(scale)
         self.free_cells: list[Cell] = [(int(row), int(col)) for row, col in np.argwhere(~self.wall)]
         height, width = self.wall.shape
-        self._x_centre = width / 2 * self.scale
-        self._y_centre = height / 2 * self.scale
+        self.centre = centre
+        self.left = centre[0] - width / 2 * self.scale
+        self.top = centre[1] + height / 2 * self.scale
         self._distances: dict[Cell, Ints] = {}
 
     def is_free(self, cell: Sequence[int] | Ints) -> bool:
@@ -42,16 +49,21 @@ class Maze:
     def cell_to_xy(self, cell: npt.ArrayLike) -> Floats:
         """Centre of each cell in metres; (..., 2) rows and columns to (..., 2)."""
         rowcol = np.asarray(cell)
-        x = (rowcol[..., 1] + 0.5) * self.scale - self._x_centre
-        y = self._y_centre - (rowcol[..., 0] + 0.5) * self.scale
+        x = (rowcol[..., 1] + 0.5) * self.scale + self.left
+        y = self.top - (rowcol[..., 0] + 0.5) * self.scale
         return np.stack([x, y], axis=-1)
 
     def xy_to_cell(self, xy: npt.ArrayLike) -> Ints:
         """Cell that holds each point; (..., 2) metres to (..., 2) rows and columns."""
         point = np.asarray(xy)
-        row = np.floor((self._y_centre - point[..., 1]) / self.scale)
-        col = np.floor((point[..., 0] + self._x_centre) / self.scale)
+        row = np.floor((self.top - point[..., 1]) / self.scale)
+        col = np.floor((point[..., 0] - self.left) / self.scale)
         return np.stack([row, col], axis=-1).astype(np.int64)
+
+    def layout(self) -> dict[str, Any]:
+        """Walls, scale and, where it is not the origin, centre, as JSON has them; pictures are drawn from it."""
+        shifted = {"centre": list(self.centre)} if any(self.centre) else {}
+        return {"maze": self.wall.astype(int).tolist(), "scale": self.scale, **shifted}
 
     def distances_to(self, goal: Cell) -> Ints:
         """Steps from every cell to `goal` through free neighbours, (H, W); -1 at walls and unreachable cells."""
@@ -124,7 +136,7 @@ class Maze:
     def _to_grid(self, xy: npt.ArrayLike) -> Floats:
         """Metres to grid units (column, row), where cell (r, c) spans [c, c + 1] x [r, r + 1]."""
         point = np.asarray(xy, dtype=np.float64)
-        return np.stack([point[..., 0] + self._x_centre, self._y_centre - point[..., 1]], axis=-1) / self.scale
+        return np.stack([point[..., 0] - self.left, self.top - point[..., 1]], axis=-1) / self.scale
 
     @cached_property
     def _corner_distances(self) -> tuple[Floats, Floats]:

@@ -29,11 +29,13 @@ class Oracle:
 
     def __init__(self, card: TaskCard, moves: IntArray) -> None:
         self._maze, self._goal_xy = card.maze, card.goal_xy
-        self._walks = family(card.env_id) == "AntMaze"
+        robot = family(card.env_id)
+        self._walks = robot in ("AntMaze", "antmaze")
         self._cut = CUT if self._walks else 1.0
         self._choices = pushes(card.directions) if card.directions else None
         driver = Waypoint(kind="waypoint")
-        self._stiff, self._damp = driver.stiffness / self._maze.scale, driver.damping / self._maze.scale
+        rolls = robot == "PointMaze"  # OGBench's point keeps no speed, and its state does not hold one
+        self._stiff, self._damp = driver.stiffness / self._maze.scale, rolls * driver.damping / self._maze.scale
         self.distance = _distances(self._maze, moves)  # (C, C) moves from each cell to each; FAR where there is no way
         self._towards = _next_cells(self.distance)
         self._centres = self._maze.cell_to_xy(np.stack(np.divmod(np.arange(self._maze.wall.size), self._width), -1))

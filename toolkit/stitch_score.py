@@ -82,7 +82,7 @@ class Ladder:
             {"episode": piece.episode, "xy": [[round(float(x), 3), round(float(y), 3)] for x, y in line]}
             for piece, line in zip(route, lines, strict=True)
         ]
-        layout = {"maze": maze.wall.astype(int).tolist(), "scale": maze.scale, "radius": self.card.goal.radius}
+        layout = {**maze.layout(), "radius": self.card.goal.radius}
         return {**layout, "goal": goal_xy.tolist(), "start": list(start), "stitches": group.stitches, "pieces": pieces}
 
 

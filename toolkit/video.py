@@ -98,8 +98,6 @@ class _Canvas:
         blown = maze.wall.repeat(self.pixels, 0).repeat(self.pixels, 1)
         self.empty = Image.new("RGB", (blown.shape[1], blown.shape[0]), FLOOR)
         self.empty.paste(WALL, mask=Image.fromarray(blown.astype(np.uint8) * 255))
-        origin = maze.cell_to_xy((0, 0))
-        self.left, self.top = float(origin[0]) - maze.scale / 2, float(origin[1]) + maze.scale / 2
 
     def draw(
         self, card: TaskCard, trails: Sequence[FloatArray], routes: Sequence[Route], word: str
@@ -123,7 +121,7 @@ class _Canvas:
 
     def _at(self, xy: npt.NDArray[Any]) -> tuple[float, float]:
         scale = self.pixels / self.maze.scale
-        return (float(xy[0]) - self.left) * scale, (self.top - float(xy[1])) * scale
+        return (float(xy[0]) - self.maze.left) * scale, (self.maze.top - float(xy[1])) * scale
 
     def _disc(self, pen: ImageDraw.ImageDraw, xy: npt.NDArray[Any], radius: float, colour: str) -> None:
         x, y = self._at(xy)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from toolkit.assess import table
 from toolkit.evaluate import LANES, SHARE, EvalResult, evaluate
 from toolkit.maze import Maze
 from toolkit.tasks import Goal, Start, TaskCard, make_env
@@ -181,3 +182,35 @@ def test_bad_policies_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         evaluate(Guide(), CARD, seeds=1, episodes=0)
     with pytest.raises(ToolkitError, match="evaluation needs"):
         evaluate(Guide(), CARD, seeds=1, episodes=1, starts=[])
+
+
+TASKS = (((1, 1), (3, 1)), ((3, 1), (1, 1)), ((2, 3), (3, 1)))
+BY_TASK = CARD.model_copy(
+    update={"goal": Goal(observed=True), "start": Start(), "tasks": TASKS, "max_episode_steps": 300}
+)
+
+
+def test_success_is_counted_by_task_and_each_is_played_equally_often() -> None:
+    result = evaluate(Guide(), BY_TASK, seeds=2, episodes=6)
+    assert [np.bincount(row).tolist() for row in result.task] == [[2, 2, 2]] * 2
+    for at in np.ndindex(2, 6):
+        cells = [tuple(BY_TASK.maze.xy_to_cell(xy[at]).tolist()) for xy in (result.start_xy, result.goal_xy)]
+        assert tuple(cells) == TASKS[result.task[at]]
+    summary = result.summary()
+    rates = {name: value["per_seed"] for name, value in summary["tasks"].items()}
+    assert rates == {"task1": [1.0, 0.0], "task2": [0.0, 0.0], "task3": [1.0, 0.0]}, "the guide knows one goal"
+    words = {"agent": "guide", "task": "umaze", "seeds": [0, 1], "starts": "all", "episodes": 6, **summary}
+    assert [line for line in table(words) if line.startswith("success task2")]
+    unfinished = evaluate(Guide(), BY_TASK, seeds=2, episodes=5)
+    equal(unfinished, result, 5)
+    assert all(value["episodes"] in (1, 2) for value in unfinished.summary()["tasks"].values())
+    assert "tasks" not in evaluate(Guide(), CARD, 1, 2).summary()
+
+
+def test_a_reset_draws_one_of_the_tasks_unless_cells_are_given() -> None:
+    env = make_env(BY_TASK)
+    places = [env.reset(seed=seed)[0] for seed in range(20)]
+    seen = [int(BY_TASK.task_of(seen["achieved_goal"], seen["desired_goal"])) for seen in places]
+    assert set(seen) == {0, 1, 2}
+    given, _ = env.reset(seed=0, options={"start_cell": (1, 2), "goal_cell": (3, 2)})
+    assert BY_TASK.task_of(given["achieved_goal"], given["desired_goal"]) == -1

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.maze import Maze
+from toolkit.report.maze_picture import _Board
 from toolkit.tasks.mazes import maze_of
 
 MAZES = ["PointMaze_UMaze-v3", "PointMaze_Medium-v3", "PointMaze_Large-v3"]
@@ -44,6 +45,19 @@ def test_paths_walk_through_free_neighbours_and_are_as_long_as_the_distance(env_
             assert all(maze.is_free(cell) for cell in path)
             assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in pairwise(path))
             assert len(path) - 1 == maze.steps_between(start, goal) == maze.steps_between(goal, start)
+
+
+def test_a_centre_shifts_everything() -> None:
+    maze, shifted = Maze(OPEN_L, 4.0), Maze(OPEN_L, 4.0, (10.0, -3.0))
+    by = np.array([10.0, -3.0])
+    np.testing.assert_array_equal(shifted.cell_to_xy(maze.free_cells), maze.cell_to_xy(maze.free_cells) + by)
+    points = np.random.default_rng(0).uniform(-8, 8, (100, 2))
+    np.testing.assert_array_equal(shifted.xy_to_cell(points + by), maze.xy_to_cell(points))
+    ends = maze.cell_to_xy([(1, 1), (2, 2)])
+    assert shifted.shortest_length(*(ends + by)) == pytest.approx(maze.shortest_length(*ends))
+    assert "centre" not in maze.layout() and shifted.layout()["centre"] == [10.0, -3.0]
+    boards = [_Board(given.layout()) for given in (maze, shifted)]
+    np.testing.assert_array_equal(boards[1].pixels(points + by), boards[0].pixels(points + by - by))
 
 
 def test_longest_routes_of_the_three_mazes() -> None:

@@ -189,6 +189,12 @@ def write_card(path: Path, **changes: str) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"goal": "{observed: true}", "tasks": "[[[1, 1], [0, 1]]]"},
+            r"tasks\[0\]\[1\]: expected one of the free cells",
+        ),
+        ({"goal": "{observed: true}", "tasks": "[[[1, 1], [1, 1]]]"}, r"in a pair two different cells"),
+        ({"tasks": "[[[1, 1], [3, 1]]]"}, r"tasks: say where .* expected goal.cell: null"),
         ({"goal": "{cell: [0, 1]}"}, r"card.yaml:5: goal.cell: expected one of the free cells .*got \[0, 1\]"),
         ({"start": "{cells: [[1, 1], [9, 9]]}"}, r"card.yaml:6: start.cells.*got \[9, 9\]"),
         ({"goal": "{observed: false}"}, "expected goal.cell or goal.observed"),

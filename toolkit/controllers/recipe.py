@@ -36,7 +36,7 @@ class Waypoint(Strict):
         if maze is None:
             raise ToolkitError("controller waypoint: finds its way in a maze, and this task has none; expected random")
         if control_dim != 2:
-            raise ToolkitError(f"controller waypoint: drives PointMaze's ball; expected ant or random for {env_id}")
+            raise ToolkitError(f"controller waypoint: drives a ball or point; expected ant or random for {env_id}")
         return WaypointController(maze, self.stiffness, self.damping)
 
 
@@ -87,8 +87,8 @@ class Ant(Strict):
 
     def make(self, env_id: str, maze: Maze | None, control_dim: int) -> Controller:
         """The controller for one maze."""
-        if maze is None or not env_id.startswith("AntMaze_"):
-            raise ToolkitError(f"controller ant: expected a task in AntMaze, got {env_id}")
+        if maze is None or not env_id.startswith(("AntMaze_", "antmaze-")):
+            raise ToolkitError(f"controller ant: expected an ant's task in a maze, got {env_id}")
         return AntController(maze)
 
 

@@ -39,8 +39,6 @@ class Way:
         self._aims: dict[Cell, dict[Cell, tuple[float, float]]] = {}  # goal cell -> cell -> the point to aim at
         self._aim_from: dict[Cell, tuple[float, float]] = {}
         self._aim = (0.0, 0.0)
-        self._top = maze.wall.shape[0] / 2 * maze.scale
-        self._left = -maze.wall.shape[1] / 2 * maze.scale
 
     def lead_to(self, goal: npt.NDArray[np.float64]) -> None:
         """From now on lead to this goal, (2,) in metres."""
@@ -56,8 +54,8 @@ class Way:
 
     def aim(self, x: float, y: float) -> tuple[float, float]:
         """The point to go straight to from (x, y), all in metres."""
-        scale = self._maze.scale
-        cell = (math.floor((self._top - y) / scale), math.floor((x - self._left) / scale))
+        maze = self._maze
+        cell = (math.floor((maze.top - y) / maze.scale), math.floor((x - maze.left) / maze.scale))
         self._aim = self._aim_from.get(cell, self._aim)  # pressed into a wall: keep the aim
         return self._aim
 
@@ -74,7 +72,7 @@ class Way:
 
 
 class WaypointController:
-    """Drives a force-driven ball along the shortest string of cells with a PD law."""
+    """Drives a ball along the shortest string of cells with a PD law, or a point that keeps no speed with a P law."""
 
     def __init__(self, maze: Maze, stiffness: float = 10.0, damping: float = 1.5) -> None:
         self._stiff = stiffness / maze.scale  # action per cell of distance, here per metre
@@ -82,12 +80,13 @@ class WaypointController:
         self._way = Way(maze)
 
     def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
-        """Plan for this observation's goal; the state is (x, y, vx, vy). The controller itself draws nothing."""
+        """Plan for this observation's goal; the state is (x, y, vx, vy) or (x, y). It draws nothing itself."""
         self._way.lead_to(observation["desired_goal"])
 
     def act(self, observation: Observation) -> Action:
         """Force towards the next waypoint, (fx, fy) as a share of the greatest."""
-        x, y, vx, vy = observation["observation"].tolist()
+        x, y, *speed = observation["observation"].tolist()
+        vx, vy = speed or (0.0, 0.0)
         aim_x, aim_y = self._way.aim(x, y)
         return self._stiff * (aim_x - x) - self._damp * vx, self._stiff * (aim_y - y) - self._damp * vy
 

@@ -41,7 +41,12 @@ class Pace(NamedTuple):
     piece: int | None = None  # of an average recorded one
 
 
-PACES = {"PointMaze": Pace(9000.0, 90, 60), "AntMaze": Pace(1000.0, 290, 150)}
+PACES = {
+    "PointMaze": Pace(9000.0, 90, 60),
+    "AntMaze": Pace(1000.0, 290, 150),
+    "pointmaze": Pace(4000.0, 110, 45),
+    "antmaze": Pace(1000.0, 260, 95),
+}
 
 
 def estimate(plan: Plan) -> Json:

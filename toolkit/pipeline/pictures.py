@@ -28,8 +28,8 @@ def write_routes(path: Path, result: EvalResult, card: TaskCard, seeds: Sequence
         for place, route in enumerate(recorded[:MOST_ROUTES])
     ]
     goal = None if card.goal_xy is None else card.goal_xy.tolist()
-    layout = {"maze": card.maze.wall.astype(int).tolist(), "scale": card.maze.scale}
-    write_json(path, {**layout, "goal": goal, "radius": card.goal.radius, "routes": routes, "far_starts": list(far)})
+    drawn = {"goal": goal, "radius": card.goal.radius, "routes": routes, "far_starts": list(far)}
+    write_json(path, card.maze.layout() | drawn)
 
 
 def write_pieces(path: Path, episodes: Episodes) -> None:

@@ -12,7 +12,9 @@ from toolkit.pipeline.context import Plan
 from toolkit.pipeline.spec import OfflineStage, OnlineStage
 from toolkit.types import Json
 
-PACKAGES = ("torch", "numpy", "numba", "mujoco", "gymnasium", "gymnasium-robotics", "minari", "stable-baselines3")
+PACKAGES = (
+    "torch", "numpy", "numba", "mujoco", "gymnasium", "gymnasium-robotics", "ogbench", "minari", "stable-baselines3",
+)  # fmt: skip
 
 
 def summarise_run(plan: Plan, manifests: dict[str, Json], wall_s: float) -> Json:

@@ -219,8 +219,12 @@ def value(learner: Learner, obs: FloatArray, action: FloatArray) -> FloatArray:
 
 
 def summarise(result: EvalResult) -> Json:
-    """Success and return with interval and seeds, of the rest the middle; success is null where none is known."""
+    """Success and return with interval and seeds, of the rest the middle; success is null where none is known.
+
+    Where the card has tasks, the success of each is there too.
+    """
     summary = result.summary()
     known = summary["success"]["iqm"] is not None
     middles = {name: summary[name]["iqm"] for name in ("path_ratio", "steps_to_goal")}
-    return {"success": summary["success"] if known else None, "return": summary["return"], **middles}
+    tasks = {"tasks": summary["tasks"]} if "tasks" in summary else {}
+    return {"success": summary["success"] if known else None, "return": summary["return"], **middles, **tasks}

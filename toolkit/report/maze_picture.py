@@ -88,8 +88,7 @@ def write_coverage(path: Path, maze: Maze, goal: Any, episodes: Episodes) -> Pat
     """
     if episodes.achieved.shape[1] != 2:
         raise ToolkitError(f"expected achieved goals (x, y) to draw, got {episodes.achieved.shape[1]} numbers")
-    layout = {"maze": maze.wall.astype(int).tolist(), "scale": maze.scale, "goal": None if goal is None else list(goal)}
-    board = _Board(layout)
+    board = _Board({**maze.layout(), "goal": None if goal is None else list(goal)})
     drawn = []
     for e in _spread(range(len(episodes)), MOST_PIECES):
         rows = slice(episodes.starts[e], episodes.starts[e + 1])
@@ -125,12 +124,13 @@ def _route_figure(example: Json) -> Figure:
 
 
 class _Board:
-    """Walls, goal and far starts; metres to pixels as gymnasium-robotics lays out its maps."""
+    """Walls, goal and far starts; metres to pixels as `Maze` lays out its map."""
 
     def __init__(self, layout: Json) -> None:
         self.walls = np.array([[entry in (1, "1") for entry in row] for row in layout["maze"]])  # (H, W)
         self.height, self.width = self.walls.shape
         self.scale = real(layout.get("scale", 1.0))
+        self.centre = np.array([real(number) for number in layout.get("centre", (0.0, 0.0))])
         self.goal = layout.get("goal")
         self.radius = real(layout.get("radius", 0.45))
         self.far = [(int(row), int(col)) for row, col in layout.get("far_starts") or []]
@@ -138,7 +138,7 @@ class _Board:
     def pixels(self, xy: Any) -> Floats:
         """(T, 2) metres to (T, 2) pixels, points without a value dropped."""
         points = np.asarray(xy, np.float64).reshape(-1, 2)
-        points = points[np.isfinite(points).all(1)] / self.scale
+        points = (points[np.isfinite(points).all(1)] - self.centre) / self.scale
         return np.stack([points[:, 0] + self.width / 2, self.height / 2 - points[:, 1]], axis=1) * CELL
 
     def path(self, xy: Any, style: str, title: str) -> Markup:

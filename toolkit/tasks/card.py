@@ -15,10 +15,10 @@ from toolkit.catalog import find
 from toolkit.config import Problem, Strict, load_model
 from toolkit.maze import Cell, Maze
 from toolkit.strict_yaml import Keys
-from toolkit.tasks.mazes import ROBOTS, family, is_maze, maze_of
+from toolkit.tasks.mazes import ROBOTS, family, is_maze, is_ogbench, maze_of
 from toolkit.tasks.physics import Physics
 from toolkit.tasks.registry import registry_spec
-from toolkit.types import BoolArray, Episodes, FloatArray, Json, ToolkitError
+from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, Json, ToolkitError
 
 
 class Goal(Strict):
@@ -67,7 +67,7 @@ class TaskCard(Strict):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
     env_id: str = Field(pattern=r"^([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+-v[0-9]+$")
-    """A registered environment of gymnasium or gymnasium-robotics."""
+    """A registered environment of gymnasium or gymnasium-robotics, or one of OGBench's mazes of a point or an ant."""
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of its constructor."""
     directions: int | None = Field(None, ge=3, le=64)
@@ -77,6 +77,9 @@ class TaskCard(Strict):
     """Steps after which an episode is truncated."""
     goal: Goal = Goal()
     start: Start = Start()
+    tasks: tuple[tuple[Cell, Cell], ...] = ()
+    """In a maze, pairs of a start's and a goal's cell (row, col): each episode is one of them, in an evaluation each of
+    them equally often, and its success is counted for each; in place of goal.cell and start.cells."""
     reward: Reward = Reward()
     physics: Physics = Physics()
 
@@ -84,8 +87,8 @@ class TaskCard(Strict):
     def _fits_together(self) -> TaskCard:
         own = self.reward.rule == "env"
         if not self.in_maze:
-            if self.goal.cell is not None or self.start != Start() or self.directions is not None:
-                raise ValueError("goal.cell, start and directions are for PointMaze or AntMaze; expected none here")
+            if self.goal.cell is not None or self.start != Start() or self.directions is not None or self.tasks:
+                raise ValueError("goal.cell, start, directions and tasks are for mazes; expected none here")
             if not own and not self.goal.observed:
                 raise ValueError(
                     f"reward.rule {self.reward.rule} needs a goal: expected goal.observed: true, or rule: env"
@@ -97,6 +100,9 @@ class TaskCard(Strict):
             )
         if own:
             raise ValueError("reward.rule: expected sparse or dense; in a maze the card draws the goals, so it pays")
+        if is_ogbench(self.env_id) and self.env_kwargs:
+            raise ValueError(f"env_kwargs: expected none for {self.env_id}, whose maze is as OGBench makes it")
+        self._check_tasks()
         robot = family(self.env_id)
         if self.directions is not None and robot != "PointMaze":
             raise ValueError(f"directions: expected null; pushes move the ball of PointMaze, not {robot}'s robot")
@@ -105,6 +111,14 @@ class TaskCard(Strict):
             if noise > room:
                 raise ValueError(f"{where}.noise: expected at most {room} m, which is clear of the walls; got {noise}")
         return self
+
+    def _check_tasks(self) -> None:
+        if not self.tasks:
+            return
+        if self.goal.cell is not None or self.start.cells != "any":
+            raise ValueError("tasks: say where episodes begin and end; expected goal.cell: null and start.cells: any")
+        if len(set(self.tasks)) < len(self.tasks) or any(start == goal for start, goal in self.tasks):
+            raise ValueError("tasks: expected each pair once, and in a pair two different cells")
 
     @property
     def in_maze(self) -> bool:
@@ -135,6 +149,14 @@ class TaskCard(Strict):
         """
         inside: BoolArray = _squared_distance(achieved, desired) <= np.float32(self.goal.radius) ** 2
         return inside
+
+    def task_of(self, start_xy: npt.ArrayLike, goal_xy: npt.ArrayLike) -> IntArray:
+        """Which task leads from each start (..., 2) to each goal (..., 2), in metres; (...), -1 where none does."""
+        found = np.full(np.shape(start_xy)[:-1], -1)
+        for number, (start, goal) in enumerate(self.tasks):
+            same = [self.maze.xy_to_cell(xy) == cell for xy, cell in ((start_xy, start), (goal_xy, goal))]
+            found[np.logical_and(*same).all(-1)] = number
+        return found
 
     def pay(self, achieved: npt.ArrayLike, desired: npt.ArrayLike) -> FloatArray:
         """Reward of a step that ends at each achieved goal (..., G), by rule sparse or dense; (...)."""
@@ -198,6 +220,8 @@ def _simulated(raw: Json) -> Iterator[Problem]:
     named: list[tuple[Keys, Cell]] = [] if card.goal.cell is None else [(("goal", "cell"), card.goal.cell)]
     if card.start.cells != "any":
         named += [(("start", "cells", index), cell) for index, cell in enumerate(card.start.cells)]
+    for number, pair in enumerate(card.tasks):
+        named += [(("tasks", number, place), cell) for place, cell in enumerate(pair)]
     for keys, cell in named:
         if cell not in free:
             yield Problem(keys, f"expected one of the free cells {[list(c) for c in free]}; got {list(cell)}")

@@ -14,11 +14,17 @@ from toolkit.tasks.actions import Choices, Scaled
 from toolkit.tasks.antmaze import AntMaze
 from toolkit.tasks.card import TaskCard
 from toolkit.tasks.mazes import family
+from toolkit.tasks.ogbench import OgbenchAnt, OgbenchPoint
 from toolkit.tasks.plain import Own, Plain
 from toolkit.tasks.pointmaze import PointMaze
 from toolkit.types import Observation, Spec
 
-_MAZES = {"PointMaze": PointMaze, "AntMaze": AntMaze}
+_MAZES: dict[str, type[PointMaze | AntMaze | OgbenchPoint | OgbenchAnt]] = {
+    "PointMaze": PointMaze,
+    "AntMaze": AntMaze,
+    "pointmaze": OgbenchPoint,
+    "antmaze": OgbenchAnt,
+}
 
 
 class Simulator(Protocol):

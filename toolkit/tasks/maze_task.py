@@ -1,4 +1,4 @@
-"""gymnasium-robotics' mazes, placed and stepped without their own goal and reward handling.
+"""A library's mazes, placed and stepped without their own goal and reward handling.
 
 The model, the maze and the rendering are the library's. Starts and goals are drawn as a task card says, and success,
 reward and time limit are the card's too, so none of the environment's bookkeeping runs here.
@@ -6,8 +6,6 @@ reward and time limit are the card's too, so none of the environment's bookkeepi
 
 from __future__ import annotations
 
-import tempfile
-import threading
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
@@ -19,14 +17,13 @@ import numpy.typing as npt
 from toolkit.maze import Cell
 from toolkit.tasks.actions import Choices, Scaled, pushes
 from toolkit.tasks.card import TaskCard
+from toolkit.tasks.mazes import make_library
 from toolkit.tasks.plain import Own
-from toolkit.tasks.registry import registry_spec
 from toolkit.types import Observation, ToolkitError
 
 GOAL_DIM = 2
 _OPTIONS = ("start_cell", "goal_cell")
 
-_making = threading.Lock()
 T = TypeVar("T")
 
 
@@ -42,24 +39,16 @@ class MazeTask(ABC):
 
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
         self._card = card
-        registry_spec(card.env_id)
-        # The library writes the maze's XML beside the system's temporary folder under a name made from the clock:
-        # it stays for ever, and two processes that start together meet. A folder of our own ends both.
         arguments = card.env_kwargs if render_mode is None else {**card.env_kwargs, "render_mode": render_mode}
-        with _making, tempfile.TemporaryDirectory(prefix="maze-") as folder:
-            usual, tempfile.tempdir = tempfile.tempdir, folder
-            try:
-                made: Any = gymnasium.make(card.env_id, disable_env_checker=True, **arguments)
-            finally:
-                tempfile.tempdir = usual
+        made = make_library(card.env_id, **arguments)
         self.env_spec = made.spec
         self._env: Any = made.unwrapped
         self._robot: Any = getattr(self._env, self.inner)
         self._bind(self._robot.model, self._robot.data)
         self._goal = np.zeros(GOAL_DIM)
-        state = gymnasium.spaces.Box(-np.inf, np.inf, (self._size,), np.float64)
-        spaces = {**self._env.observation_space.spaces, "observation": state}
-        self.observation_space: Any = gymnasium.spaces.Dict(spaces)
+        sizes = {"observation": self._size, "achieved_goal": GOAL_DIM, "desired_goal": GOAL_DIM}
+        boxes: Any = {name: gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64) for name, size in sizes.items()}
+        self.observation_space: Any = gymnasium.spaces.Dict(boxes)
         self.maze = card.maze
         card.physics.alter(self._model, card.name)
         space = self._env.action_space
@@ -102,14 +91,13 @@ class MazeTask(ABC):
 
         The twins move independently; only the goal's marker is shared, so a twin cannot render.
         """
-        twin, env, robot = _shallow(self), _shallow(self._env), _shallow(self._robot)
+        twin, robot = _shallow(self), _shallow(self._robot)
         robot.data = mujoco.MjData(robot.model)
         twin._bind(robot.model, robot.data)
         robot.init_qpos = robot.init_qpos.copy()
         robot.mujoco_renderer = None
         robot.render_mode = None
-        setattr(env, self.inner, robot)
-        twin._env, twin._robot = env, robot
+        twin._env, twin._robot = twin._around(robot), robot
         return twin
 
     def render(self) -> Any:
@@ -122,6 +110,12 @@ class MazeTask(ABC):
         """Free the renderer."""
         self._env.close()
 
+    def _around(self, robot: Any) -> Any:
+        """The library's environment with this one inside."""
+        env = _shallow(self._env)
+        setattr(env, self.inner, robot)
+        return env
+
     def _bind(self, model: Any, data: Any) -> None:
         """Views of the simulator's own memory, which stays in place for the life of `data`."""
         self._model, self._data = model, data
@@ -129,11 +123,14 @@ class MazeTask(ABC):
         self._places, self._size = model.nq, model.nq + model.nv
 
     def _cells(self, rng: np.random.Generator, options: dict[str, Any]) -> tuple[Cell, Cell]:
-        """The goal's and the start's cell: given, fixed by the card, or drawn."""
+        """The goal's and the start's cell: given, fixed by the card, or drawn; of the card's tasks one as it is."""
         unknown = sorted(set(options) - set(_OPTIONS))
         if unknown:
             raise ToolkitError(f"reset options {unknown} are unknown; expected {list(_OPTIONS)}")
         given_start, given_goal = (self._given(options, name) for name in _OPTIONS)
+        if self._card.tasks and not (given_start or given_goal):
+            start, goal = self._card.tasks[rng.integers(len(self._card.tasks))]
+            return goal, start
         goal = given_goal or self._card.goal.cell or self._draw(rng, self.maze.free_cells, given_start)
         start = given_start or self._draw(rng, self._card.start_cells, goal)
         if start == goal:
