@@ -15,6 +15,7 @@ from toolkit.types import ToolkitError
 Kind = Literal["envs", "datasets", "pipelines"]
 KINDS: tuple[Kind, ...] = ("envs", "datasets", "pipelines")
 
+DATA = Path("data")  # recordings, a Minari root in the place where one works
 _PACKAGE = Path(__file__).resolve().parent
 _WORDS = {"envs": "task card", "datasets": "recipe", "pipelines": "pipeline"}
 

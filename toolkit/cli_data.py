@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from toolkit.catalog import DATA
 from toolkit.command import AsJson, answer
 from toolkit.types import Json
 
@@ -32,12 +33,10 @@ Task = Annotated[str | None, typer.Option(help="Task card.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over what has the same name.")]
 Out = Annotated[str, typer.Argument(help="Minari id below --root, such as mine/walk-v0; a file for other formats.")]
 
-ROOT = Path("data")
-
 
 @app.command(name="list")
 def list_(
-    root: Annotated[Path, typer.Argument(help="Folder of Minari datasets.")] = ROOT, as_json: AsJson = False
+    root: Annotated[Path, typer.Argument(help="Folder of Minari datasets.")] = DATA, as_json: AsJson = False
 ) -> None:
     """Show the Minari datasets below a folder."""
 
@@ -60,7 +59,7 @@ def list_(
 @app.command()
 def show(
     dataset: Dataset,
-    root: Root = ROOT,
+    root: Root = DATA,
     task: Task = None,
     out: Annotated[Path | None, typer.Option(help="Folder for a picture of a maze's coverage; needs --task.")] = None,
     format: Format = None,
@@ -107,7 +106,7 @@ def show(
 @app.command()
 def validate(
     dataset: Dataset,
-    root: Root = ROOT,
+    root: Root = DATA,
     task: Task = None,
     waive: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Leave a rule out; may be repeated.")] = None,
     format: Format = None,
@@ -155,7 +154,7 @@ def convert(
     dataset: Dataset,
     out: Out,
     to: Annotated[Literal["minari", "ogbench", "d4rl"], typer.Option(help="Format to write.")] = "minari",
-    root: Root = ROOT,
+    root: Root = DATA,
     task: Annotated[str | None, typer.Option(help="Task card whose environment the dataset is for.")] = None,
     replace: Replace = False,
     format: Format = None,
@@ -184,7 +183,7 @@ def convert(
 def merge(
     out: Out,
     datasets: Annotated[list[str], typer.Argument(help="Two or more datasets.")],
-    root: Root = ROOT,
+    root: Root = DATA,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -211,7 +210,7 @@ def split(
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Choose this share of them at random.")] = None,
     success: Annotated[bool | None, typer.Option("--success/--failure", help="Choose by how they end.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
-    root: Root = ROOT,
+    root: Root = DATA,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -241,7 +240,7 @@ def relabel(
     dataset: Dataset,
     out: Out,
     task: Annotated[str, typer.Option(help="Task card whose goal, reward and ends the data gets.")],
-    root: Root = ROOT,
+    root: Root = DATA,
     replace: Replace = False,
     format: Format = None,
     trust_pickle: Trust = False,

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from toolkit.cli_data import ROOT, Dataset, Format, Root, Task
+from toolkit.catalog import DATA
+from toolkit.cli_data import Dataset, Format, Root, Task
 from toolkit.command import AsJson, Workers, answer, episodes_shown
 from toolkit.types import Json, ToolkitError
 
@@ -25,7 +26,7 @@ def mount(app: typer.Typer) -> None:
 
 def advise(
     dataset: Dataset,
-    root: Root = ROOT,
+    root: Root = DATA,
     task: Task = None,
     online: Annotated[bool, typer.Option("--online", help="Practice in the simulator follows.")] = False,
     trying: Annotated[

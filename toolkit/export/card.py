@@ -104,10 +104,10 @@ def _data(stage: Path, manifest: Json) -> Iterator[str]:
             continue
         known.add(name)
         waiting += source.get("inputs") or []
-        if source.get("kind") == "collect":
-            found, result = True, source["result"]
+        if source.get("kind") in ("collect", "import"):
+            found, result, config = True, source["result"], source["config"]
             yield (
-                f"- {_line(source['config'].get('recipe'))}: {result.get('episodes'):,} episodes, "
+                f"- {_line(config.get('recipe') or config.get('source'))}: {result.get('episodes'):,} episodes, "
                 f"{result.get('transitions'):,} transitions (`{result.get('dataset')}`)"
             )
     if not found:

@@ -27,8 +27,8 @@ class Plan:
     inputs: dict[str, tuple[str, ...]]
 
     def dataset(self, root: Path, name: str) -> Path:
-        """Where a collect stage leaves its recording below the run's data root."""
-        return root / dataset_id(self.recipes[name], self.card)
+        """Where a collect or import stage leaves its recording below the run's data root."""
+        return root / (dataset_id(self.recipes[name], self.card) if name in self.recipes else f"imported/{name}-v0")
 
 
 @dataclass(frozen=True)

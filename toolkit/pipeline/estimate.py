@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from toolkit.agents import CONFIGS
+from toolkit.catalog import DATA
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.pipeline.spec import CollectStage, EvaluateStage, ImportStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard
 from toolkit.tasks.mazes import family
 from toolkit.types import Json
@@ -26,6 +28,7 @@ UPDATES = {
     **dict.fromkeys(("rlpd", "wsrl", "qc_sac"), 100.0),
     **dict.fromkeys(("cql", "calql"), 60.0),
 }
+IMPORTED = 2e7  # bytes of a recording a second
 STARTING = 3.0  # seconds until a stage works
 COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
 EAGER = 0.4  # speed without it
@@ -65,6 +68,10 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
             recipe = plan.recipes[name]
             transitions = recipe.episodes * min(pace.piece or episode, recipe.max_episode_steps)
             return _entry(STARTING + transitions / pace.rate, transitions * ROW_BYTES)
+        case ImportStage():
+            path = find_data(stage.source, DATA)
+            length = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
+            return _entry(STARTING + length / IMPORTED, length)
         case OfflineStage():
             evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode

@@ -14,6 +14,7 @@ from toolkit.config import Problem, Strict, load_model, nearest, one_of, validat
 from toolkit.pipeline.spec import (
     CollectStage,
     EvaluateStage,
+    ImportStage,
     OfflineStage,
     OnlineStage,
     PipelineSpec,
@@ -72,6 +73,8 @@ def _problems(raw: Json) -> Iterator[Problem]:
         match stage:
             case CollectStage():
                 yield from _catalogue("datasets", (*keys, "recipe"), stage.recipe)
+            case ImportStage():
+                yield from _source((*keys, "source"), stage.source)
             case EvaluateStage() | StitchStage():
                 for index, source in enumerate(stage.of):
                     yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
@@ -86,7 +89,7 @@ def _problems(raw: Json) -> Iterator[Problem]:
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
     if stage.data is not None:
-        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage,))
+        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage, ImportStage))
     if isinstance(stage, OnlineStage):
         if stage.start is not None:
             yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))
@@ -97,7 +100,7 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
     needed = isinstance(stage, OfflineStage) or (stage.seam.data == "keep" and len(recordings) > 1)
     if needed and data_of(name, known) is None and None not in known.values():
         names = ", ".join(recordings) or "there is none"
-        text = f"expected the name of a stage of kind collect before this one ({names}), got nothing"
+        text = f"expected the name of a stage of kind collect or import before this one ({names}), got nothing"
         yield Problem((*keys, "data"), text)
 
 
@@ -174,6 +177,11 @@ def _reference(
         yield Problem(
             keys, f"expected a stage of kind {words} before this one{names}; got {target!r}{nearest(target, fits)}"
         )
+
+
+def _source(keys: Keys, source: str) -> Iterator[Problem]:
+    if not Path(source).exists() and not (catalog.DATA / source).is_dir():
+        yield Problem(keys, f"expected a file, or the id of a data set below {catalog.DATA}/; found no {source}")
 
 
 def _catalogue(kind: catalog.Kind, keys: Keys, name: Any) -> Iterator[Problem]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.advise import Advice, advise, facts, stages
-from toolkit.data.minari import read_metadata
+from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
 from toolkit.pipeline.goals import goal_rule
@@ -122,24 +122,8 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _recipe(made: Json, card: TaskCard | None, path: Path) -> str:
-    """The stages as a pipeline; what cannot be known of a recording that came from elsewhere is a comment."""
-    recipe = _recorded_by(path)
+def _recipe(made: Json, card: TaskCard | None, file: Path) -> str:
+    """The stages as a pipeline that takes the recording as it is."""
+    source = file.parents[1] if file.name == MAIN_FILE else file
     head: Json = {"name": "advised", "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}
-    if recipe is None:
-        text = "# a collect stage that makes such data goes in front of these\n"
-        return text + render(head | {"stages": made})
-    collect: Json = {"collect": {"kind": "collect", "recipe": recipe}}
-    return render(head | {"stages": collect | made})
-
-
-def _recorded_by(path: Path) -> str | None:
-    """Name of the recipe in the metadata of a recording of this package."""
-    folders: Sequence[Path] = [path, *path.parents[:2]]
-    for folder in folders:
-        try:
-            recipe = read_metadata(folder)["toolkit"]["recipe"]["name"]
-        except (ToolkitError, KeyError, TypeError, OSError):
-            continue
-        return str(recipe) if re.fullmatch(r"[a-z0-9_-]+", str(recipe)) else None
-    return None
+    return render(head | {"stages": {"recording": {"kind": "import", "source": str(source)}} | made})

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from toolkit.agents import AGENTS, CONFIGS, Agent
+from toolkit.catalog import DATA
 from toolkit.collect import dataset_id
 from toolkit.config import dump
 from toolkit.controllers import Recipe, load_recipe
@@ -27,13 +28,17 @@ from toolkit.pipeline.seam import carry
 from toolkit.pipeline.spec import (
     CollectStage,
     EvaluateStage,
+    ImportStage,
     OfflineStage,
     OnlineStage,
     PipelineSpec,
+    RecordingStage,
+    Stage,
     StitchStage,
     TrainingStage,
     plan,
 )
+from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard, load_card, unseen_env
 from toolkit.types import Json, Spec, ToolkitError
 
@@ -49,7 +54,6 @@ _BESIDE = {
     "export",
     "fqe.py",
     "log.py",
-    "mujoco_log.py",
     "report",
     "sweep.py",
 }
@@ -102,6 +106,7 @@ def _keys(
             "stage": {k: v for k, v in resolved["stages"][name].items() if k not in _WITHOUT_EFFECT},
             "inputs": [keys[source] for source in inputs[name]],
             "recipe": dump(recipes[name]) if name in recipes else None,
+            "source": _content(spec.stages[name]),
             "models": [sha256(path) for path in recipes[name].models if path.is_file()] if name in recipes else [],
             "task": dump(card),
             "seeds": list(spec.seeds),
@@ -109,6 +114,15 @@ def _keys(
         }
         keys[name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return keys
+
+
+def _content(stage: Stage) -> list[str] | None:
+    """Hashes of what an import stage takes in."""
+    if not isinstance(stage, ImportStage):
+        return None
+    path = find_data(stage.source, DATA)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [sha256(file) for file in files]
 
 
 @cache
@@ -152,7 +166,7 @@ def _check_task(made: Plan) -> None:
 def _check_starts(made: Plan) -> None:
     """Far starts are known only where a recording and a fixed goal are."""
     for name, stage in made.spec.stages.items():
-        if isinstance(stage, CollectStage | StitchStage) or stage.starts != "far":
+        if isinstance(stage, RecordingStage | StitchStage) or stage.starts != "far":
             continue
         sources = stage.of if isinstance(stage, EvaluateStage) else (name,)
         for source in sources:

@@ -82,6 +82,16 @@ class CollectStage(Strict):
     """Processes; the recording does not depend on it."""
 
 
+class ImportStage(Strict):
+    """Take a recording that is there already."""
+
+    kind: Literal["import"]
+    source: str
+    """Path of a recording in any format that `toolkit data` reads, or id of a data set below `data/`."""
+    achieved: Annotated[str, Field(pattern=r"^[0-9]+:[0-9]+$")] | None = None
+    """Numbers of an observation that are the achieved goal, FIRST:END, in a file without goals."""
+
+
 class _Training(Strict):
     """What offline and online training have in common."""
 
@@ -90,7 +100,7 @@ class _Training(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters of the algorithm; its own defaults for the rest."""
     data: str | None = None
-    """Collect stage whose recording to train on; null means the only one before this stage."""
+    """Collect or import stage whose recording to train on; null means the only one before this stage."""
     batch_size: PositiveInt = 256
     """Transitions in one update of one seed."""
     gamma: Discount = 0.99
@@ -186,7 +196,10 @@ class StitchStage(Strict):
 
 
 TrainingStage = OfflineStage | OnlineStage
-Stage = Annotated[CollectStage | OfflineStage | OnlineStage | EvaluateStage | StitchStage, Field(discriminator="kind")]
+RecordingStage = CollectStage | ImportStage
+Stage = Annotated[
+    CollectStage | ImportStage | OfflineStage | OnlineStage | EvaluateStage | StitchStage, Field(discriminator="kind")
+]
 
 
 class PipelineSpec(Strict):
@@ -243,6 +256,8 @@ def _what(stage: Stage, seeds: int) -> str:
     match stage:
         case CollectStage():
             return f"record {stage.episodes or 'all'} episodes of {stage.recipe}"
+        case ImportStage():
+            return f"take the recording {stage.source}"
         case OfflineStage():
             return f"{stage.agent}: {stage.updates:,} updates of {stage.batch_size} for {seeds} seeds"
         case OnlineStage():
@@ -259,7 +274,7 @@ def _what(stage: Stage, seeds: int) -> str:
 
 def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
     match spec.stages[name]:
-        case CollectStage():
+        case CollectStage() | ImportStage():
             return ()
         case EvaluateStage(of=of):
             return of
@@ -282,8 +297,8 @@ def data_of(name: str, stages: Mapping[str, Any]) -> str | None:
 
 
 def recordings_before(name: str, stages: Mapping[str, Any]) -> list[str]:
-    """Collect stages that come before a stage."""
-    return [other for other in before(name, stages) if isinstance(stages[other], CollectStage)]
+    """Collect and import stages that come before a stage."""
+    return [other for other in before(name, stages) if isinstance(stages[other], RecordingStage)]
 
 
 def before(name: str, stages: Mapping[str, Any]) -> list[str]:

@@ -1,26 +1,39 @@
-"""Collecting and evaluating, and the one place that knows every kind of stage."""
+"""Collecting, importing and evaluating, and the one place that knows every kind of stage."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from toolkit import checkpoint
+from toolkit import __version__, checkpoint, mujoco_log
 from toolkit.assess import cores
+from toolkit.catalog import DATA
 from toolkit.collect import collect
 from toolkit.console import judged_by
+from toolkit.data.imported import checked
+from toolkit.data.importers import read_data
+from toolkit.data.importers.options import Options, columns
 from toolkit.data.minari import read_minari
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.pictures import write_pieces, write_routes
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.pipeline.spec import (
+    CollectStage,
+    EvaluateStage,
+    ImportStage,
+    OfflineStage,
+    OnlineStage,
+    RecordingStage,
+    StitchStage,
+)
 from toolkit.pipeline.stitch import run_stitch
 from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
+from toolkit.recordings import find_data, write
 from toolkit.stitching import coverage, exits
-from toolkit.tasks import relabel
-from toolkit.types import Json
+from toolkit.tasks import relabel, unseen_env
+from toolkit.types import Json, ToolkitError
 
 
 def run_stage(context: Context, name: str, found: Found | None) -> Json:
@@ -28,6 +41,8 @@ def run_stage(context: Context, name: str, found: Found | None) -> Json:
     match context.plan.spec.stages[name]:
         case CollectStage() as stage:
             return run_collect(context, name, stage)
+        case ImportStage() as stage:
+            return run_import(context, name, stage)
         case OfflineStage() as stage:
             return run_offline(context, name, stage, found)
         case OnlineStage() as stage:
@@ -41,7 +56,7 @@ def run_stage(context: Context, name: str, found: Found | None) -> Json:
 def leftovers(context: Context, name: str) -> list[Path]:
     """Folders outside the stage's own that it fills."""
     stage = context.plan.spec.stages[name]
-    return [context.plan.dataset(context.folder.data, name)] if isinstance(stage, CollectStage) else []
+    return [context.plan.dataset(context.folder.data, name)] if isinstance(stage, RecordingStage) else []
 
 
 def find_checkpoint(context: Context, name: str) -> Found | None:
@@ -71,6 +86,35 @@ def run_collect(context: Context, name: str, stage: CollectStage) -> Json:
         progress=lambda done, _: context.console.advance(done),
         replace=True,
     )
+    return _recorded(context, name, dataset)
+
+
+def run_import(context: Context, name: str, stage: ImportStage) -> Json:
+    """Take a recording into the run's Minari root, as the audit lets it pass; logs of states are played.
+
+    Raises ToolkitError where it cannot be read, is not sound, or was made with other observations or actions.
+    """
+    card, dataset = context.plan.card, context.plan.dataset(context.folder.data, name)
+    context.console.stage_started(name, 1, "recordings")
+    path = find_data(stage.source, DATA)
+    options = Options(achieved=None if stage.achieved is None else columns(stage.achieved))
+    imported = mujoco_log.replay(path, card) if mujoco_log.is_log(path) else read_data(path, options=options)
+    episodes = checked(imported)
+    sizes, got = unseen_env(card).sizes, (episodes.obs.shape[1], episodes.action.shape[1])
+    if got != (expected := (sizes.obs_dim - sizes.goal_dim, sizes.action_dim)):
+        raise ToolkitError(
+            f"{path}: expected observations and actions of {expected} numbers, as task {card.name} has them; got {got}"
+        )
+    made = {"version": __version__, "command": "import", "of": [str(path)], "sources": [imported.source.summary()]}
+    root = context.folder.data
+    write(episodes, dataset.relative_to(root).as_posix(), root, made=made, card=card, replace=True)
+    context.console.advance(1)
+    return _recorded(context, name, dataset)
+
+
+def _recorded(context: Context, name: str, dataset: Path) -> Json:
+    """What a recording is like; a picture's pieces lie beside the manifest."""
+    card = context.plan.card
     recorded = read_minari(dataset)
     episodes = relabel(card, recorded)
     if card.in_maze:
