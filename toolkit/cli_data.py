@@ -291,7 +291,6 @@ def _card(name: str | None) -> TaskCard | None:
 
 def _made(command: str, parts: list[Imported]) -> Json:
     """How a data set came about, for its metadata."""
-    import toolkit
+    from toolkit.recordings import provenance
 
-    sources = [part.source.summary() for part in parts]
-    return {"version": toolkit.__version__, "command": command, "of": [s["path"] for s in sources], "sources": sources}
+    return provenance(command, parts)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from toolkit import __version__
 from toolkit.data import exporters
 from toolkit.data.audit import Expected, audit
 from toolkit.data.finding import Finding
@@ -96,6 +97,12 @@ def describe(imported: Imported, episodes: Episodes) -> Json:
 def _spread(values: Any) -> Json:
     low, median, high = np.quantile(values, [0, 0.5, 1]).tolist()
     return {"min": low, "median": median, "max": high, "mean": float(np.mean(values))}
+
+
+def provenance(command: str, parts: Sequence[Imported]) -> Json:
+    """How a data set came about, for its metadata."""
+    sources = [part.source.summary() for part in parts]
+    return {"version": __version__, "command": command, "of": [s["path"] for s in sources], "sources": sources}
 
 
 def merge(parts: Sequence[Episodes]) -> Episodes:

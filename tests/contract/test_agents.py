@@ -185,7 +185,7 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
 
 
 @pytest.mark.timeout(600)  # the compiler takes most of it
-@pytest.mark.parametrize("variant", ["iql", "cql_lagrange", "rebrac", "gae"])
+@pytest.mark.parametrize("variant", ["iql", "wsrl", "cql_lagrange", "rebrac", "gae", "pex", "discrete_cql"])
 def test_compiled_equals_eager(variant: str) -> None:
     eager, compiled = _learnt(variant, ("off", 10), ("on", 10))
     for one, other in zip(compiled, eager, strict=True):

@@ -11,8 +11,9 @@ import torch
 from toolkit.checkpoint import flatten
 from toolkit.learner import stack
 from toolkit.pipeline.material import make_agent
+from toolkit.pipeline.mix import AnnealedMix, FixedMix, ProportionalMix
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
-from toolkit.pipeline.spec import AnnealedMix, FixedMix, OnlineStage, ProportionalMix, Seam
+from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.types import Json, Spec, ToolkitError
 
 SPEC = Spec(obs_dim=4, action_dim=2)

@@ -15,7 +15,8 @@ from toolkit import catalog
 from toolkit.agents import CONFIGS, AgentConfig
 from toolkit.config import ConfigError, dump, validate
 from toolkit.pipeline.load import load_spec
-from toolkit.pipeline.spec import FixedMix, OfflineStage, OnlineStage, PipelineSpec, plan
+from toolkit.pipeline.mix import FixedMix
+from toolkit.pipeline.spec import OfflineStage, OnlineStage, PipelineSpec, plan
 
 HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n"
 GOOD = """\

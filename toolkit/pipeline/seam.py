@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 from toolkit.checkpoint import flatten
 from toolkit.config import one_of
 from toolkit.nn import Net
-from toolkit.pipeline.spec import AnnealedMix, FixedMix, Mix, OnlineStage, ProportionalMix, Seam
+from toolkit.pipeline.mix import AnnealedMix, FixedMix, Mix, ProportionalMix
+from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.stats import iqm
 from toolkit.types import Json, ToolkitError
 

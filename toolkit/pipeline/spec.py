@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from toolkit.agents import CONFIGS
-from toolkit.config import Discount, Seed, Share, Strict
+from toolkit.config import Discount, Seed, Strict
 from toolkit.pipeline.guard_rule import GuardRule
+from toolkit.pipeline.mix import FixedMix, Mix
 from toolkit.pipeline.relabelling import RelabelGoals
 
 T = TypeVar("T")
@@ -22,35 +23,6 @@ def _different(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"expected each value once, got {list(values)}")
     return values
-
-
-class FixedMix(Strict):
-    """The same share of each batch from the data set, from first to last."""
-
-    kind: Literal["fixed"] = "fixed"
-    offline: Share = 0.5
-    """Share of a batch drawn from the data set."""
-
-
-class ProportionalMix(Strict):
-    """Every stored transition equally likely: the data set's share falls as experience grows."""
-
-    kind: Literal["proportional"] = "proportional"
-
-
-class AnnealedMix(Strict):
-    """The data set's share moves in a straight line."""
-
-    kind: Literal["annealed"] = "annealed"
-    offline: Share = 0.5
-    """Share of a batch drawn from the data set at the switch."""
-    offline_end: Share = 0.0
-    """Share after `over_steps`, and from then on."""
-    over_steps: PositiveInt
-    """Environment steps the change takes."""
-
-
-Mix = Annotated[FixedMix | ProportionalMix | AnnealedMix, Field(discriminator="kind")]
 
 
 class Seam(Strict):

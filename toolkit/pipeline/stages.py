@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from toolkit import __version__, checkpoint, mujoco_log
+from toolkit import checkpoint, mujoco_log
 from toolkit.assess import cores
 from toolkit.catalog import DATA
 from toolkit.collect import collect
@@ -30,7 +30,7 @@ from toolkit.pipeline.stitch import run_stitch
 from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
-from toolkit.recordings import find_data, write
+from toolkit.recordings import find_data, provenance, write
 from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel, unseen_env
 from toolkit.types import Json, ToolkitError
@@ -105,9 +105,15 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
         raise ToolkitError(
             f"{path}: expected observations and actions of {expected} numbers, as task {card.name} has them; got {got}"
         )
-    made = {"version": __version__, "command": "import", "of": [str(path)], "sources": [imported.source.summary()]}
     root = context.folder.data
-    write(episodes, dataset.relative_to(root).as_posix(), root, made=made, card=card, replace=True)
+    write(
+        episodes,
+        dataset.relative_to(root).as_posix(),
+        root,
+        made=provenance("import", [imported]),
+        card=card,
+        replace=True,
+    )
     context.console.advance(1)
     return _recorded(context, name, dataset)
 
