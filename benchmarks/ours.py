@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from worker import ACTION, BATCH, EPISODE, GAMMA, HIDDEN, OBS, ROWS, Run, serve
 
 from toolkit.agents import AGENTS, Agent
@@ -134,6 +135,7 @@ def sampling(offline_rows: int = BATCH, goals: bool = False) -> Run:
 WORKLOADS: dict[str, Callable[[], Run]] = {
     "iql_1_seed": lambda: offline("iql", 1),
     "iql_5_seeds": lambda: offline("iql", 5),
+    "iql_10_seeds": lambda: offline("iql", 10),
     "cql_1_seed": lambda: offline("cql", 1),
     "sac_1_seed": lambda: online(1),
     "sac_5_seeds": lambda: online(5),
@@ -143,4 +145,5 @@ WORKLOADS: dict[str, Callable[[], Run]] = {
 }
 
 if __name__ == "__main__":
-    serve(WORKLOADS, ("torch", "numpy", "numba", "gymnasium", "mujoco"))
+    settle = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    serve(WORKLOADS, ("torch", "numpy", "numba", "gymnasium", "mujoco"), settle)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from worker import ACTION, BATCH, EPISODE, HIDDEN, OBS, ROWS, Run, serve
 
 D3RLPY = "d3rlpy==2.8.1"
+DEVICE = "cuda:0" if torch.cuda.is_available() else "cpu"  # as the toolkit chooses
 
 
 def d3rlpy_python(folder: Path | None) -> Path:
@@ -51,7 +53,7 @@ def d3rlpy_updates(name: str) -> Run:
         config: Any = d3rlpy.algos.IQLConfig(value_encoder_factory=encoder, **nets)
     else:  # without the Lagrange multiplier, as the toolkit's CQL is by default
         config = d3rlpy.algos.CQLConfig(alpha_learning_rate=0.0, **nets)
-    algorithm = config.create(device="cpu")
+    algorithm = config.create(device=DEVICE)
     algorithm.build_with_dataset(data)
 
     def run() -> float:
@@ -114,7 +116,7 @@ def sb3_sac() -> Run:
     env: Any = make_env(card)
     flat: Any = TransformObservation(env, card.policy_input, Box(-np.inf, np.inf, (env.sizes.obs_dim,), np.float32))
     policy = {"net_arch": list(HIDDEN)}
-    model = SAC("MlpPolicy", flat, batch_size=BATCH, learning_starts=100, policy_kwargs=policy, seed=0, device="cpu")
+    model = SAC("MlpPolicy", flat, batch_size=BATCH, learning_starts=100, policy_kwargs=policy, seed=0, device=DEVICE)
     model.learn(200)
 
     def run() -> float:

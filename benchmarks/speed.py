@@ -21,6 +21,7 @@ from subprocess import run
 from time import perf_counter
 from typing import Any
 
+import torch
 from peers import WORKLOADS as PEERS
 from peers import d3rlpy_python
 from worker import ACTION, BATCH, HIDDEN, OBS, ROWS, Worker
@@ -30,6 +31,7 @@ SECONDS = 2.0
 RATIOS = {
     "iql_1_seed_vs_d3rlpy": ("iql_1_seed", "d3rlpy_iql"),
     "iql_5_seeds_vs_d3rlpy": ("iql_5_seeds", "d3rlpy_iql"),
+    "iql_10_seeds_vs_d3rlpy": ("iql_10_seeds", "d3rlpy_iql"),
     "cql_1_seed_vs_d3rlpy": ("cql_1_seed", "d3rlpy_cql"),
     "sac_env_steps_vs_sb3": ("sac_1_seed", "sb3_sac"),
     "sac_5_seeds_env_steps_vs_sb3": ("sac_5_seeds", "sb3_sac"),
@@ -113,7 +115,8 @@ def machine() -> dict[str, Any]:
         text = Path("/proc/cpuinfo").read_text()
         cpu = next((line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line), cpu)
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    return {"cpu": cpu, "cores": cores, "load_after": round(load, 1), "system": platform.platform()}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": cores, "gpu": gpu, "load_after": round(load, 1), "system": platform.platform()}
 
 
 if __name__ == "__main__":

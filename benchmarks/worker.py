@@ -23,17 +23,24 @@ OBS, ACTION, BATCH, HIDDEN, ROWS, EPISODE, GAMMA = 29, 8, 256, (256, 256), 1_000
 Run = Callable[[], float]  # does some work, returns how many units of it
 
 
-def serve(workloads: dict[str, Callable[[], Run]], packages: tuple[str, ...]) -> None:
-    """Be the other side of `Worker`: the name of the workload is the only argument."""
+def serve(
+    workloads: dict[str, Callable[[], Run]], packages: tuple[str, ...], settle: Callable[[], None] = lambda: None
+) -> None:
+    """Be the other side of `Worker`: the name of the workload is the only argument.
+
+    `settle` waits for what a device has yet to do.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print as they like
     run = workloads[sys.argv[1]]()
     run()  # compiles, fills caches
+    settle()
     print(json.dumps({package: version(package) for package in packages}), file=answers, flush=True)
     for line in sys.stdin:
         units, begin, end = 0.0, time.perf_counter(), time.perf_counter() + float(line)
         while time.perf_counter() < end:
             units += run()
+        settle()
         print(units / (time.perf_counter() - begin), file=answers, flush=True)
 
 

@@ -59,6 +59,7 @@ class Learner:
         self._traced = self.compiled or updates >= _TRACE_WORTH
         self._state = stack([agent.init(torch.Generator().manual_seed(seed)) for seed in seeds], self.device)
         self._policy_share: Tensor | None = None  # (S,) of the way an update moves each seed's policy
+        self._transfer = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._full = self._build(agent.update)
         self._critic = self._build(agent.update_critic)
 
@@ -95,32 +96,37 @@ class Learner:
     def update(self, packed: Tensor, lr_scale: Tensor, critic_only: bool = False) -> Metrics:
         """One update of every seed from packed batches (S, B, W), or rollouts (S, T, N, W), of its kind of agent.
 
-        The metrics are (S,) tensors on the device.
+        The metrics are (S,) tensors on the device, to be read before the next update.
         """
         nn.set_matmul_dtype(self.dtype)
-        if self.compiled and self.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
-            self._state = pytree.tree_map(torch.clone, self._state)
         metrics: Metrics
         slowed = self.agent.policies if self._policy_share is not None else ()
         before = {name: pytree.tree_map(torch.clone, getattr(self._state, name).p) for name in slowed}
         self._state, metrics = (self._critic if critic_only else self._full)(self._state, packed, lr_scale)
         if self._policy_share is not None:
-            self._state = self._slowed(before, self._state, self._policy_share)
+            self._slow(before, self._policy_share)
         return metrics
 
     def slow_policies(self, lr: Sequence[float]) -> None:
         """From now on each seed's policy learns at so many times its rate, (S,); the other networks as before."""
         self._policy_share = torch.tensor(lr, device=self.device)
 
-    def _slowed(self, before: dict[str, Any], after: Any, share: Tensor) -> Any:
-        """`after` with policies that went a share of the way: what Adam adds is proportional to the learning rate."""
-        nets = {}
+    def _slow(self, before: dict[str, Any], share: Tensor) -> None:
+        """Take the policies back to a share of their last step: what Adam adds is proportional to the learning rate."""
         for name, old in before.items():
-            new = getattr(after, name).p
-            p = {k: torch.lerp(old[k], w, share.reshape(-1, *[1] * (w.dim() - 1))) for k, w in new.items()}
-            nets[name] = getattr(after, name)._replace(p=p)
-        return after._replace(**nets)
+            for k, w in getattr(self._state, name).p.items():
+                w.copy_(torch.lerp(old[k], w, share.reshape(-1, *[1] * (w.dim() - 1))))
+
+    def receive(self, drawn: Tensor) -> Tensor:
+        """Drawn batches on the device, free to be overwritten where they were; a GPU goes on with updates meanwhile."""
+        if self._transfer is None:
+            return drawn
+        with torch.cuda.stream(self._transfer):
+            there = drawn.to(self.device)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._transfer)
+        there.record_stream(computing)
+        return there
 
     @torch.no_grad()
     def act(self, obs: Tensor, noise: Tensor) -> Tensor:
@@ -139,22 +145,26 @@ class _Traced:
     """An update as the list of operations it is made of, which run one by one or as a compiled program.
 
     Without vmap, gradients and an agent's Python between them the operations take two thirds of the time. Nothing but
-    the shapes of a batch can change from call to call, so nothing else is checked. Compiled for the CPU, an update
+    the shapes of a batch can change from call to call, so nothing else is checked. Compiled or on a GPU, an update
     writes the new state over the old one.
     """
 
     def __init__(self, update: Callable[..., Any], device: torch.device, compiled: bool) -> None:
-        self._update, self._compiled, self._in_place = update, compiled, compiled and device.type == "cpu"
-        # kernels and the calls between them as one C++ file: a fifth faster with networks as small as these
-        how = "cpp_wrapper" if self._in_place else "triton.cudagraphs"
-        self._how: dict[str, Any] = {how: True, "guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        self._update, self._compiled, self._device = update, compiled, device
+        self._in_place = compiled or device.type == "cuda"
+        self._how: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        if device.type == "cpu":
+            # kernels and the calls between them as one C++ file: a fifth faster with networks as small as these
+            self._how["cpp_wrapper"] = True
         self._programs: dict[tuple[torch.Size, ...], Callable[..., Any]] = {}
 
     def __call__(self, state: Any, *batch: Tensor) -> tuple[Any, Metrics]:
         leaves, structure = pytree.tree_flatten(state)
         shapes = tuple(x.shape for x in batch)
         if shapes not in self._programs:
-            self._programs[shapes] = self._trace([*leaves, *batch], structure)
+            there = [x.to(self._device) for x in batch]
+            program = self._trace([*leaves, *there], structure)
+            self._programs[shapes] = _Recorded(program) if self._device.type == "cuda" else program
         new, metrics = self._programs[shapes](*leaves, *batch)
         return state if self._in_place else pytree.tree_unflatten(new, structure), metrics
 
@@ -176,6 +186,43 @@ class _Traced:
         graph.graph.eliminate_dead_code()
         graph.recompile()
         return graph
+
+
+class _Recorded:
+    """A program that changes its first inputs in place, as a CUDA graph: a GPU gets all its kernels in one call.
+
+    They would take longer to launch one by one than to run.
+    """
+
+    def __init__(self, program: Callable[..., Any]) -> None:
+        self._program = program
+        self._state: tuple[Tensor, ...] = ()
+        self._batch: tuple[Tensor, ...] = ()
+        self._result: Any = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        size = len(inputs) - 2  # the batch and the share of the learning rate come last
+        state, batch = inputs[:size], inputs[size:]
+        if self._graph is None or any(mine is not given for mine, given in zip(self._state, state, strict=True)):
+            self._record(state, batch)
+        for mine, given in zip(self._batch, batch, strict=True):
+            mine.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._result
+
+    def _record(self, state: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> None:
+        """Anew for another state, since a graph knows its inputs by their place in memory."""
+        device = state[0].device
+        self._state, self._batch = state, tuple(x.to(device, copy=True) for x in batch)
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(aside):  # libraries set themselves up at the first call, which cannot be recorded
+            self._program(*[x.clone() for x in state], *self._batch)
+        torch.cuda.current_stream(device).wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._result = self._program(*self._state, *self._batch)
 
 
 def stack(states: list[Any], device: torch.device) -> Any:

@@ -38,7 +38,7 @@ def on_policy_loop(
         rollout.store(t.obs, t.action, t.next_obs, t.noise, t.reward, t.terminated, t.truncated, plan.gamma)
         step = practice.env_step
         if rollout.full:
-            packed = rollout.take(practice.grad_step).to(learner.device)
+            packed = learner.receive(rollout.take(practice.grad_step))
             lr = lr_scale(plan.lr_schedule, step, plan.env_steps)
             values: Values = {}
             for u in range(learner.agent.policy_every):  # the policy first: it is the one that played

@@ -72,7 +72,7 @@ def offline_loop(
         # A block ends where something is due, so that a resumed run sees the same blocks' ends.
         due = min(plan.updates, *(step - step % every + every for every in (plan.log_every, plan.eval_every)))
         count = min(_BLOCK, due - step)
-        batches = sampler.draw(step, data, None, everything, count).to(learner.device)
+        batches = learner.receive(sampler.draw(step, data, None, everything, count))
         for packed in batches:
             lr, step = lr_scale(plan.lr_schedule, step, plan.updates), step + 1
             metrics = learner.update(packed, lr, critic_only=step % period > 0)
@@ -249,7 +249,7 @@ def online_loop(
             rows = np.empty((updates, len(learner.seeds)), np.int64)
             rows[:] = np.rint(np.multiply(share, plan.batch_size))
             # Numbers far from the offline stage's, so that its batches do not come again.
-            batches = sampler.draw(practice.grad_step + (1 << 32), data, ring, rows).to(learner.device)
+            batches = learner.receive(sampler.draw(practice.grad_step + (1 << 32), data, ring, rows))
             for u, packed in enumerate(batches):
                 practice.grad_step += 1
                 critic_only = practice.grad_step % period > 0 or step <= plan.warmup_steps + plan.critic_steps

@@ -174,7 +174,7 @@ def test_the_seed_axis_changes_nothing(variant: str) -> None:
     agent = make(variant)
     learner = Learner(agent, [0, 1, 2], 10, compile="off", precision="fp32", device=torch.device("cpu"))
     for step in range(3):
-        packed = torch.stack([_pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(3)])
+        packed = torch.stack([pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(3)])
         learner.update(packed, torch.tensor(1.0))
     for seed in range(3):
         state = agent.init(torch.Generator().manual_seed(seed))
@@ -210,7 +210,7 @@ def _learnt(variant: str, *modes: tuple[Literal["on", "off"], int]) -> list[list
         given = learner.state
         learner.state = given
         for step in range(3):
-            packed = torch.stack([_pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(2)])
+            packed = torch.stack([pack(batch(agent, 100 * step + seed), agent.spec.goal_dim) for seed in range(2)])
             learner.update(packed, torch.tensor(1.0))
         states.append(pytree.tree_leaves(learner.state))
         for kept, fresh in zip(pytree.tree_leaves(given), pytree.tree_leaves(_initial(agent)), strict=True):
@@ -269,7 +269,7 @@ def test_limits_that_must_coincide() -> None:
             torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
-def _pack(b: Batch | Rollout, goal_dim: int) -> torch.Tensor:
+def pack(b: Batch | Rollout, goal_dim: int) -> torch.Tensor:
     if isinstance(b, Rollout):
         scalars = [x.unsqueeze(-1) for x in (b.reward, b.discount, b.last)]
         return torch.cat([b.obs, b.action, b.next_obs, b.action_noise, *scalars, b.noise], -1)
