@@ -204,14 +204,15 @@ class _Recorded:
     def __call__(self, *inputs: Tensor) -> Any:
         size = len(inputs) - 2  # the batch and the share of the learning rate come last
         state, batch = inputs[:size], inputs[size:]
-        if self._graph is None or any(mine is not given for mine, given in zip(self._state, state, strict=True)):
-            self._record(state, batch)
+        graph = self._graph
+        if graph is None or any(mine is not given for mine, given in zip(self._state, state, strict=True)):
+            graph = self._graph = self._record(state, batch)
         for mine, given in zip(self._batch, batch, strict=True):
             mine.copy_(given, non_blocking=True)
-        self._graph.replay()
+        graph.replay()
         return self._result
 
-    def _record(self, state: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> None:
+    def _record(self, state: tuple[Tensor, ...], batch: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
         """Anew for another state, since a graph knows its inputs by their place in memory."""
         device = state[0].device
         self._state, self._batch = state, tuple(x.to(device, copy=True) for x in batch)
@@ -220,9 +221,10 @@ class _Recorded:
         with torch.cuda.stream(aside):  # libraries set themselves up at the first call, which cannot be recorded
             self._program(*[x.clone() for x in state], *self._batch)
         torch.cuda.current_stream(device).wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self._result = self._program(*self._state, *self._batch)
+        return graph
 
 
 def stack(states: list[Any], device: torch.device) -> Any:

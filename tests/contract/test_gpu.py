@@ -113,10 +113,10 @@ def test_a_pipeline_learns_and_ends_in_the_same_bytes_after_a_stop(
     assert summary["stages"]["evaluate"]["success"]["iqm"] >= 0.9
     update, calls = Learner.update, iter(range(1 << 30))
 
-    def interrupted(*given: Any) -> Any:
+    def interrupted(*given: Any, **named: Any) -> Any:
         if next(calls) == 2_600:  # in the middle of practice
             os.kill(os.getpid(), signal.SIGTERM)
-        return update(*given)
+        return update(*given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "update", interrupted)
