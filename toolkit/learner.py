@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from toolkit import nn
+from toolkit import heap, nn
 from toolkit.agents import Agent
 from toolkit.data.replay import unpack
 from toolkit.data.rollout import unpack_rollout
@@ -56,6 +56,8 @@ class Learner:
         self.compiled = compile == "on" or (
             compile == "auto" and updates >= _COMPILE_WORTH and shutil.which("g++") is not None
         )
+        if self.device.type == "cpu":
+            heap.settle()
         self._traced = self.compiled or updates >= _TRACE_WORTH
         self._state = stack([agent.init(torch.Generator().manual_seed(seed)) for seed in seeds], self.device)
         self._policy_share: Tensor | None = None  # (S,) of the way an update moves each seed's policy
