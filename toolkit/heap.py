@@ -34,6 +34,5 @@ def settle() -> None:
         libc.free(block)
         begin = -(-block // _PAGE) * _PAGE
         libc.madvise(begin, (block + _SIZE - begin) // _PAGE * _PAGE, _MADV_HUGEPAGE)
-    libc.mallopt(
-        _MMAP_THRESHOLD, 1 << 25
-    )  # larger ones, such as replay buffers, are the system's to clear and take back
+    # what is larger, such as a replay buffer, is the system's to clear and to take back
+    libc.mallopt(_MMAP_THRESHOLD, 1 << 25)
