@@ -23,6 +23,7 @@ from toolkit.report.svg import Axis, area, line, tag, tick_label, value_axis
 from toolkit.types import ToolkitError
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
+TASK = {"iqm": 0.42, "ci95": [0.1, 0.6], "per_seed": [0.4, 0.44], "episodes": 20}
 SECTIONS = ["results", "maze", "learning", "switch", "values", "stages", "configuration"]
 
 
@@ -254,6 +255,20 @@ def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
     text = " ".join(page.text.split())
     assert "Return at the end, stage evaluate −99" in text
     assert "Success" not in text
+
+
+def test_success_in_each_task_of_the_card(run: Path) -> None:
+    edit(
+        run / "summary.json",
+        lambda summary: summary["stages"]["pretrain"].update(tasks={"task1": TASK | {"iqm": 0.31}, "task2": TASK}),
+    )
+    edit(
+        run / "summary.json",
+        lambda summary: summary["stages"]["evaluate"].update(tasks={"task2": TASK | {"iqm": 0.87}}),
+    )
+    text = " ".join(Page(write_report(run).read_text()).text.split())
+    assert "Success by task Taskpretrainevaluate task10.31 0.10 to 0.60– task20.42" in text
+    assert "0.87 0.10 to 0.60" in text
 
 
 def test_without_a_maze_or_versions(run: Path) -> None:

@@ -26,6 +26,7 @@ def render(run: Run) -> str:
     """The page of a run."""
     more = [] if run.measure == "return" else figures.learning_figures(run, "eval/return", "Return")
     more += figures.learning_figures(run, "eval/path_ratio", "Route over shortest")
+    judged = [stage for stage in run.stages if stage.tasks]
     return render_page(
         "page.html",
         run.measure,
@@ -43,6 +44,8 @@ def render(run: Run) -> str:
         far=any(stage.routes and stage.routes.get("far_starts") for stage in run.stages),
         losses=figures.loss_figures(run),
         stages=_stage_rows(run),
+        judged=judged,
+        tasks=list(dict.fromkeys(task for stage in judged for task in stage.tasks)),
     )
 
 

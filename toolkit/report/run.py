@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Stage:
     agent: str
     wall_s: float
     score: Score | None  # by the run's measure
+    tasks: Mapping[str, Score]  # success in each of the card's tasks, where it has any
     path_ratio: float
     rows: Sequence[Json]  # of metrics.jsonl
     routes: Json | None
@@ -151,6 +152,7 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> 
         agent=str(agent.get("name", "") if isinstance(agent, dict) else agent),
         wall_s=real(entry.get("wall_s")),
         score=_score(entry.get(measure)),
+        tasks={name: found for name, value in _dict(entry.get("tasks")).items() if (found := _score(value))},
         path_ratio=real(entry.get("path_ratio")),
         rows=rows,
         routes=_json(files / "routes.json"),
