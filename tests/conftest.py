@@ -19,11 +19,6 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: now and then a test waits for a process of its own, or for the disk."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that may take longest begin first: one that is left over for the end would keep a single core busy."""
     limits = [item.get_closest_marker("timeout") for item in items]
