@@ -46,6 +46,10 @@ def assert_close(one: Any, other: Any) -> None:
         torch.testing.assert_close(a.cpu(), b.cpu(), rtol=1e-3, atol=2e-4)
 
 
+def assert_equal(one: Any, other: Any) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(*map(pytree.tree_leaves, (one, other)), strict=True))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_recorded_equals_eager_equals_the_cpu(variant: str) -> None:
     agent = make(variant)
@@ -98,10 +102,6 @@ def test_batches_are_received_before_they_are_overwritten() -> None:
         drawn.fill_(float(i))
         received.append(mine.receive(drawn).sum() * 1.0)
     assert [float(x) for x in received] == [float(i) * drawn.numel() for i in range(20)]
-
-
-def assert_equal(one: Any, other: Any) -> None:
-    assert all(torch.equal(a, b) for a, b in zip(*map(pytree.tree_leaves, (one, other)), strict=True))
 
 
 def test_a_pipeline_learns_and_ends_in_the_same_bytes_after_a_stop(
