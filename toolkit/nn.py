@@ -21,6 +21,7 @@ Params = dict[str, Tensor]
 Loss = Callable[[Params], tuple[Tensor, Metrics]]
 
 _LOG_STD_MIN, _LOG_STD_MAX = -5.0, 2.0
+_LOG_BETA1, _LOG_BETA2 = math.log(0.9), math.log(0.999)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _matmul_dtype = torch.float32
 
@@ -47,9 +48,10 @@ class Net(NamedTuple):
     def adam(self, grads: Params, lr: Tensor | float) -> Net:
         """Adam with the usual betas 0.9, 0.999 and epsilon 1e-8."""
         t = self.t + 1
+        # exp, which the compiler computes once a network; powers it would compute anew for every few weights
         m = {k: torch.lerp(self.m[k], g, 0.1) for k, g in grads.items()}
         v = {k: torch.lerp(self.v[k], g * g, 0.001) for k, g in grads.items()}
-        step, root = lr / (1 - 0.9**t), torch.rsqrt(1 - 0.999**t)
+        step, root = lr / (1 - torch.exp(t * _LOG_BETA1)), torch.rsqrt(1 - torch.exp(t * _LOG_BETA2))
         p = {k: w - step * m[k] / (torch.sqrt(v[k]) * root + 1e-8) for k, w in self.p.items()}
         return Net(p, m, v, t)
 
