@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from toolkit import checkpoint
 from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
 from toolkit.maze import Cell
 from toolkit.policy import Policy, find_checkpoint, load_policy, stage_names
+from toolkit.processes import cores
 from toolkit.stats import success_ci
 from toolkit.types import Json, ToolkitError
 from toolkit.video import check_video, write_video
@@ -20,11 +20,6 @@ from toolkit.video import check_video, write_video
 Starts = Literal["far", "all"]
 
 ENDS = ("best", "median", "worst")  # episodes of each seed in a film
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_cells(policy: Policy, starts: Starts | None, where: str | Path) -> tuple[Starts, list[Cell] | None]:

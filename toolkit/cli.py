@@ -81,8 +81,8 @@ def collect(
         if episodes is not None:
             chosen = chosen.model_copy(update={"episodes": episodes})
 
-        from toolkit.assess import cores
         from toolkit.collect import collect
+        from toolkit.processes import cores
         from toolkit.tasks import load_card
 
         card = load_card(task or chosen.task)

@@ -12,12 +12,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-import torch
-
 from toolkit.types import ToolkitError
 
 Share = TypeVar("Share")
 Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def spread(
@@ -59,6 +62,8 @@ _sent: Callable[[Any], Any]  # in a worker: what its parent sent
 
 
 def _start(packed: bytes) -> None:
+    import torch  # here, since collecting counts the cores without it
+
     global _sent
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and then ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()

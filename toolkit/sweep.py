@@ -7,10 +7,11 @@ from itertools import product
 from pathlib import Path
 
 from toolkit import config
-from toolkit.assess import Starts, cores, start_cells
+from toolkit.assess import Starts, start_cells
 from toolkit.console import number
 from toolkit.evaluate import Progress, evaluate
 from toolkit.policy import find_checkpoint, load_policy
+from toolkit.processes import cores
 from toolkit.tasks import Physics
 from toolkit.types import Json, ToolkitError
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from traced import begin, traced
 
 from toolkit.agents import AGENTS, Agent
 from toolkit.types import Batch, Spec
@@ -67,9 +68,9 @@ def train(agent: str, data: Recording, updates: int, seed: int = 0, **config: An
     """The agent and its state after `updates` of the whole recording."""
     kind = AGENTS[agent]
     made = kind(kind.Config(**config), Spec(data.states, data.action.shape[1]))
-    state = made.init(torch.Generator().manual_seed(seed))
+    state, whole, critics = begin(made, seed), traced(made.update), traced(made.update_critic)
     for step in range(updates):
-        change = made.update if (step + 1) % made.policy_every == 0 else made.update_critic
+        change = whole if (step + 1) % made.policy_every == 0 else critics
         state, _ = change(state, data.batch(made, step))
     return made, state
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from torch.utils import _pytree as pytree
+from traced import begin, traced
 
 from toolkit.agents import AGENTS
 from toolkit.types import NO_RETURN, Batch, Spec
@@ -52,9 +53,9 @@ def table(alpha: float, updates: int = 1500) -> npt.NDArray[np.float32]:
     """Q that discrete CQL learns, (K, A)."""
     kind = AGENTS["discrete_cql"]
     agent = kind(kind.Config(hidden=(), lr=2e-2, polyak=0.2, alpha=alpha), Spec(STATES, ACTIONS, discrete=True))
-    state, b = agent.init(torch.Generator().manual_seed(0)), recorded()
+    state, change, b = begin(agent), traced(agent.update), recorded()
     for _ in range(updates):
-        state, _ = agent.update(state, b)
+        state, _ = change(state, b)
     return np.asarray((state.Q.p["w0"] + state.Q.p["b0"].unsqueeze(1))[0])
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from traced import begin, traced
 
 from toolkit.agents import AGENTS, Agent
 from toolkit.agents.qrl import iqe
@@ -72,7 +73,7 @@ def train(agent: Agent[Any], updates: int, rows: int) -> Any:
     cells[:, 0] = rng.integers(N, size=1000)
     for t in range(PIECE):
         cells[:, t + 1] = step(cells[:, t], actions[:, t])
-    state = agent.init(torch.Generator().manual_seed(0))
+    state, change = begin(agent), traced(agent.update)
     for update in range(updates):
         e, t = rng.integers(1000, size=rows), rng.integers(PIECE, size=rows)
         here, there, ahead = cells[e, t], cells[e, t + 1], cells[e, np.minimum(t + agent.waypoint_steps, PIECE)]
@@ -83,7 +84,7 @@ def train(agent: Agent[Any], updates: int, rows: int) -> Any:
             join(there, goal), torch.zeros(rows), torch.zeros(rows, 2), join(here, wanted), join(ahead, ahead),
             torch.zeros(rows, 0), torch.tensor(1.0 - update / updates),
         )  # fmt: skip
-        state, _ = agent.update(state, b)
+        state, _ = change(state, b)
     return state
 
 
@@ -142,7 +143,7 @@ ONE_HOT = torch.eye(6)
 def test_qrl_finds_shortest_ways_there_and_back() -> None:
     agent: Any = make("qrl", Spec(12, 1, goal_dim=6), latent_dim=128, far=30.0, slack=0.02)
     rng = np.random.default_rng(0)
-    state, excess, updates = agent.init(torch.Generator().manual_seed(0)), [], 800
+    state, change, excess, updates = begin(agent), traced(agent.update), [], 800
     nothing = torch.zeros(64)
     for update in range(updates):
         street = rng.integers(len(STREETS), size=64)
@@ -153,7 +154,7 @@ def test_qrl_finds_shortest_ways_there_and_back() -> None:
             torch.cat([there, goal], 1), nothing, torch.zeros(64, 1), torch.cat([here, wanted], 1),
             torch.cat([there, there], 1), torch.zeros(64, 0), torch.tensor(1.0 - update / updates),
         )  # fmt: skip
-        state, metrics = agent.update(state, b)
+        state, metrics = change(state, b)
         excess.append(float(metrics["excess"]))
     s, g = (x.ravel() for x in np.meshgrid(np.arange(6), np.arange(6), indexing="ij"))
     exact = shortest(np.array([STREETS[STREETS[:, 0] == i][[0, -1], 1] for i in range(6)]))[s, g]
@@ -182,7 +183,8 @@ def test_qrl_policy_follows_the_model_to_the_goal() -> None:
     """A point that an action moves by a quarter of it, from anywhere to anywhere in a square."""
     agent = make("qrl", Spec(4, 2, goal_dim=2), latent_dim=64, far=30.0)
     rng = np.random.default_rng(0)
-    state, updates, nothing = agent.init(torch.Generator().manual_seed(0)), 250, torch.zeros(128)
+    state, change = begin(agent), traced(agent.update)
+    updates, nothing = 250, torch.zeros(128)
     for update in range(updates):
         here, action, goal, wanted = torch.from_numpy(rng.uniform(-1, 1, (4, 128, 2)).astype(np.float32))
         there = (here + action / 4).clamp(-1, 1)
@@ -191,7 +193,7 @@ def test_qrl_policy_follows_the_model_to_the_goal() -> None:
             torch.cat([here, wanted], 1), torch.cat([there, there], 1), torch.zeros(128, 0),
             torch.tensor(1.0 - update / updates),
         )  # fmt: skip
-        state, _ = agent.update(state, b)
+        state, _ = change(state, b)
     at, goal = torch.from_numpy(rng.uniform(-1, 1, (2, 200, 2)).astype(np.float32))
     for _ in range(12):
         at = (at + agent.act(state, torch.cat([at, goal], 1), torch.zeros(200, 2)) / 4).clamp(-1, 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from traced import begin, traced
 
 from toolkit.agents import AGENTS, Agent
 from toolkit.types import Batch, Spec
@@ -24,7 +25,7 @@ def bandit(agent: Agent[Any], updates: int, reward: float) -> Any:
     """Train on one state with recorded actions of two modes; the upper one pays `reward`, the lower one nothing."""
     rng = np.random.default_rng(0)
     normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # noqa: E731
-    state = agent.init(torch.Generator().manual_seed(0))
+    state, change = begin(agent), traced(agent.update)
     ones = torch.ones(128, 1)
     for step in range(updates):
         side = torch.where(normal(128, 1) > 0, 1.0, -1.0)
@@ -34,7 +35,7 @@ def bandit(agent: Agent[Any], updates: int, reward: float) -> Any:
             ones, action, reward * (side[:, 0] > 0), nothing, ones, nothing, action, ones, torch.zeros(128, 0),
             normal(128, agent.noise_dim), torch.tensor(1.0 - step / updates),
         )  # fmt: skip
-        state, _ = agent.update(state, b)
+        state, _ = change(state, b)
     return state
 
 

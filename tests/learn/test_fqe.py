@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from tabular import Floats, Recording
 from torch import Tensor
+from traced import begin, traced
 
 from toolkit.agents import AGENTS, Agent
 from toolkit.agents.configs.base import AgentConfig
@@ -66,10 +67,10 @@ def exact(choice: list[int], P: Floats, reward: Floats) -> Floats:
 
 def fitted(choice: list[int], data: Recording, updates: int = 500) -> Floats:
     agent = FQE(FQEConfig(hidden=(32,), lr=1e-2, polyak=0.1), Table(choice))
-    state: Any = agent.init(torch.Generator().manual_seed(0))
+    state, change = begin(agent), traced(agent.update)
     batch = data.batch(agent, 0)
     for step in range(updates):
-        state, _ = agent.update(state, batch._replace(lr_scale=torch.tensor(1.0 - step / updates)))
+        state, _ = change(state, batch._replace(lr_scale=torch.tensor(1.0 - step / updates)))
     with torch.no_grad():
         q = agent.q(state, torch.eye(K)[:, None].expand(K, A, K), torch.eye(A).expand(K, A, A))
     return np.asarray(q.numpy(), np.float64)

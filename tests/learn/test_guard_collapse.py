@@ -91,7 +91,7 @@ class Hooks:
 def learner(agent: str, **config: Any) -> Learner:
     kind, spec = AGENTS[agent], EnvPool(CARD, 1).envs[0].sizes
     made = kind(kind.Config.model_validate({"hidden": (32, 32)} | config), spec)
-    return Learner(made, SEEDS, 1, compile="off", precision="fp32", device=torch.device("cpu"))
+    return Learner(made, SEEDS, 1_000, compile="off", precision="fp32", device=torch.device("cpu"))
 
 
 def recording() -> Replay:

@@ -326,7 +326,7 @@ def trained(name: str, discrete: bool, env_steps: int, hooks: Watch, begin: Any 
     kind, seeds, envs = AGENTS[name], [0, 1], 8
     config = kind.Config(hidden=(16,), lr=1e-2, lr_policy=2e-2, entropy=0.001)
     agent = kind(config, Spec(2, 2 if discrete else 1, discrete=discrete))
-    learner = Learner(agent, seeds, 10, compile="off", precision="fp32", device=torch.device("cpu"))
+    learner = Learner(agent, seeds, 1_000, compile="off", precision="fp32", device=torch.device("cpu"))
     unscaled = Normalizer(np.zeros(2, np.float32), np.ones(2, np.float32))
     practice = Practice(Line(len(seeds) * envs, discrete), unscaled, seeds)  # type: ignore[arg-type]
     memory = RolloutBuffer(agent.spec, seeds, 16, envs, agent.noise_dim)

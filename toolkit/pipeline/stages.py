@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import checkpoint, mujoco_log
-from toolkit.assess import cores
 from toolkit.catalog import DATA
 from toolkit.collect import collect
 from toolkit.console import judged_by
@@ -30,6 +29,7 @@ from toolkit.pipeline.stitch import run_stitch
 from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
+from toolkit.processes import cores
 from toolkit.recordings import find_data, provenance, write
 from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel, unseen_env

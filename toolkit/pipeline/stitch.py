@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.assess import cores
 from toolkit.data.minari import read_minari
 from toolkit.evaluate import Act, Progress
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.folder import MANIFEST, REPORT, read_json, write_json
 from toolkit.pipeline.spec import StitchStage
 from toolkit.policy import Policy, load_policy, stage_names
+from toolkit.processes import cores
 from toolkit.report import write_report
 from toolkit.stitch_score import Ladder, measure
 from toolkit.tasks import relabel
