@@ -23,7 +23,7 @@ Compile = Literal["auto", "on", "off"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 # Fewer updates than these do not pay for being traced and compiled.
-_TRACE_WORTH, _COMPILE_WORTH = 300, 1_500
+_TRACE_WORTH, _COMPILE_WORTH = 120, 1_500
 
 _SHAPING = {"view", "_unsafe_view", "expand", "detach"}  # operators that leave the numbers as they are
 
