@@ -153,9 +153,13 @@ class Gaussian(NamedTuple):
         z = (a - self.mode) * torch.exp(-self.log_std)
         return (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
 
+    def draw(self, z: Tensor) -> Tensor:
+        """Squashed sample from standard normal `z`, (..., A)."""
+        return torch.tanh(self._before_tanh(z))
+
     def sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Squashed sample from standard normal `z` and its log density (SAC, arXiv:1812.05905, appendix C)."""
-        u = self.mean + torch.exp(self.log_std) * z
+        """The same with its log density (SAC, arXiv:1812.05905, appendix C)."""
+        u = self._before_tanh(z)
         log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
         return torch.tanh(u), log_prob - _log_slope(u).sum(-1)
 
@@ -165,7 +169,7 @@ class Gaussian(NamedTuple):
         The sample stays where it fell, only its density moves with the parameters. It is found again from `z`: where
         tanh comes near the bounds, `a` does not tell it.
         """
-        u = (self.mean + torch.exp(self.log_std) * z).detach()
+        u = self._before_tanh(z).detach()
         z = (u - self.mean) * torch.exp(-self.log_std)
         log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
         return log_prob - _log_slope(u).sum(-1)
@@ -173,6 +177,9 @@ class Gaussian(NamedTuple):
     def entropy(self, z: Tensor) -> Tensor:
         """Of the squashed normal, estimated from standard normal `z`, (...)."""
         return -self.sample(z)[1]
+
+    def _before_tanh(self, z: Tensor) -> Tensor:
+        return self.mean + torch.exp(self.log_std) * z
 
 
 def _log_slope(u: Tensor) -> Tensor:
@@ -189,15 +196,14 @@ class Categorical(NamedTuple):
         """Log probability of the choices, (...)."""
         return (F.log_softmax(self.logits, -1) * a).sum(-1)
 
-    def sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """One-hot choices from standard normal `z`, (..., A), and their log probability; zeros give the likeliest.
+    def draw(self, z: Tensor) -> Tensor:
+        """One-hot choices from standard normal `z`, (..., A); zeros give the likeliest.
 
         The largest logit plus Gumbel noise is a draw (Gumbel 1954); -log(-log of the normal's distribution function)
         makes it of `z`.
         """
         gumbel = -torch.log(-torch.special.log_ndtr(z))
-        a = F.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
-        return a, self.log_prob(a)
+        return F.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
 
     def played(self, a: Tensor, z: Tensor) -> Tensor:
         """Log probability of the choices that were made, (...)."""

@@ -15,10 +15,10 @@ N = 256
 SPEC = Spec(4, 1, goal_dim=1, position_dim=1)  # a place, two other numbers, and the place to go to
 
 
-def learner(name: str, fourier: tuple[float, ...]) -> Learner:
+def learner(name: str, fourier: tuple[float, ...], updates: int = 10) -> Learner:
     kind = AGENTS[name]
     agent = kind(kind.Config(hidden=(32, 32), lr=3e-3, fourier=fourier), SPEC)
-    return Learner(agent, [0, 1], 10, compile="off", precision="fp32", device=torch.device("cpu"))
+    return Learner(agent, [0, 1], updates, compile="off", precision="fp32", device=torch.device("cpu"))
 
 
 def packed(made: Learner, step: int) -> tuple[torch.Tensor, Batch]:
@@ -32,7 +32,7 @@ def packed(made: Learner, step: int) -> tuple[torch.Tensor, Batch]:
 
 
 def error(fourier: tuple[float, ...]) -> float:
-    made = learner("bc", fourier)
+    made = learner("bc", fourier, updates=400)
     for step in range(400):
         made.update(packed(made, step)[0], torch.tensor(1.0))
     _, b = packed(made, 1_000)

@@ -104,7 +104,7 @@ def test_pex_whose_old_policy_is_never_chosen_is_plain_online_learning() -> None
     for step in range(5):
         b = batch(agent, step)
         # the policy imitates what it did itself, as weighed by the critics
-        own = policy(state.pi.p, b.obs).sample(b.noise[:, :2])[0].detach()
+        own = policy(state.pi.p, b.obs).draw(b.noise[:, :2]).detach()
         assert torch.equal(agent.act(state, b.obs, b.noise), own)
         loss = agent.loss_pi(state.pi.p, state.V.p, None, state, b)[0]
         at_own = iql.loss_pi(

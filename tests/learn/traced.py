@@ -10,9 +10,9 @@ from torch.utils import _pytree as pytree
 
 from toolkit.agents import Agent
 from toolkit.learner import Traced
-from toolkit.types import Batch, Metrics
+from toolkit.types import Batch, Metrics, Rollout
 
-Update = Callable[[Any, Batch], tuple[Any, Metrics]]
+Update = Callable[[Any, Any], tuple[Any, Metrics]]
 
 
 def begin(agent: Agent[Any], seed: int = 0) -> Any:
@@ -20,7 +20,7 @@ def begin(agent: Agent[Any], seed: int = 0) -> Any:
     return pytree.tree_map(torch.clone, agent.init(torch.Generator().manual_seed(seed)))
 
 
-def traced(update: Update) -> Update:
+def traced(update: Update, kind: type[Batch] | type[Rollout] = Batch) -> Update:
     """The same update, which writes over the state that it is given."""
-    program = Traced(lambda state, *b: update(state, Batch(*b)), torch.device("cpu"), compiled=False)
+    program = Traced(lambda state, *b: update(state, kind(*b)), torch.device("cpu"), compiled=False)
     return lambda state, b: program(state, *b)

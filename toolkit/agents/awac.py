@@ -60,7 +60,7 @@ class AWAC(Agent[AWACState]):
 
     def update_critic(self, st: AWACState, b: Batch) -> tuple[AWACState, Metrics]:
         """Critics and target."""
-        a, _ = policy(st.pi.p, b.next_obs).sample(b.noise[..., : self.spec.action_dim])
+        a = policy(st.pi.p, b.next_obs).draw(b.noise[..., : self.spec.action_dim])
         y = b.reward + b.discount * q_values(st.Q_targ, b.next_obs, a).amin(0)
         Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, b), self.cfg.lr * b.lr_scale)
         return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), metrics
@@ -73,13 +73,13 @@ class AWAC(Agent[AWACState]):
 
     def advantage(self, st: AWACState, b: Batch) -> Tensor:
         """How much better the critics think of the recorded action than of the policy's, (B,)."""
-        a, _ = policy(st.pi.p, b.policy_obs).sample(b.noise[..., self.spec.action_dim :])
+        a = policy(st.pi.p, b.policy_obs).draw(b.noise[..., self.spec.action_dim :])
         q, q_pi = (q_values(st.Q.p, b.policy_obs, x).amin(0) for x in (b.action, a))
         return q - q_pi
 
     def act(self, st: AWACState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
     def q(self, st: AWACState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""

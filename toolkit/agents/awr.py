@@ -66,7 +66,7 @@ class AWR(Agent[AWRState]):
 
     def act(self, st: AWRState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
 
 def _known(b: Batch) -> Tensor:

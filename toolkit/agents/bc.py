@@ -57,7 +57,7 @@ class BC(Agent[BCState]):
     def act(self, st: BCState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample, greedy with zero noise; a deterministic policy is always greedy."""
         dist = policy(st.pi.p, obs)
-        return dist.mode if self.cfg.policy == "deterministic" else dist.sample(noise)[0]
+        return dist.mode if self.cfg.policy == "deterministic" else dist.draw(noise)
 
 
 class FilteredBC(BC):

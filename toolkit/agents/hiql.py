@@ -111,7 +111,7 @@ class HIQL(Agent[HIQLState]):
 
     def act(self, st: HIQLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample of the lower level; greedy with zero noise."""
-        return policy(st.low.p, self._towards(obs, self.propose(st, obs))).sample(noise)[0]
+        return policy(st.low.p, self._towards(obs, self.propose(st, obs))).draw(noise)
 
     def q(self, st: HIQLState, obs: Tensor, action: Tensor) -> Tensor:
         """V(s, g), which knows no actions."""

@@ -97,7 +97,7 @@ class IQL(Agent[IQLState]):
 
     def act(self, st: IQLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
     def q(self, st: IQLState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""

@@ -78,7 +78,7 @@ class IVL(Agent[IVLState]):
 
     def act(self, st: IVLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
 
 def _values(p: Params, s: Tensor) -> Tensor:

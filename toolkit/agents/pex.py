@@ -72,7 +72,7 @@ class PEX(IQL):
 
     def _choose(self, st: PEXState, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions (..., A) and whether they are the old policy's, (...)."""
-        old, new = policy(st.pi_old.p, obs).mode, policy(st.pi.p, obs).sample(noise[..., :-1])[0]
+        old, new = policy(st.pi_old.p, obs).mode, policy(st.pi.p, obs).draw(noise[..., :-1])
         s = obs.unsqueeze(-3)
         q_old, q_new = (q_values(st.Q.p, s, a.unsqueeze(-3)).amin(-2) for a in (old, new))
         # a standard normal made logistic: the difference passes it as often as the softmax says

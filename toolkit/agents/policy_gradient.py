@@ -144,7 +144,7 @@ class PolicyGradient(Agent[State]):
             a = torch.eye(A, device=s.device).expand(*s.shape[:-1], A, A)
             share = F.softmax(mlp(st.pi.p, s), -1)
         else:
-            a = policy(st.pi.p, s_each).sample(noise.unflatten(-1, (SAMPLES, A)))[0]
+            a = policy(st.pi.p, s_each).draw(noise.unflatten(-1, (SAMPLES, A)))
             share = torch.full_like(a[..., 0], 1.0 / SAMPLES)
         return (share * q_values(st.Q.p, s_each.expand(*a.shape[:-1], s.shape[-1]), a)).sum(-1)
 
@@ -179,7 +179,7 @@ class PolicyGradient(Agent[State]):
 
     def act(self, st: State, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample, or a one-hot choice; greedy with zero noise."""
-        return self.dist(st.pi.p, obs).sample(noise)[0]
+        return self.dist(st.pi.p, obs).draw(noise)
 
     def q(self, st: State, obs: Tensor, action: Tensor) -> Tensor:
         """Q; of a critic of states V, whatever the action; NaN without a critic."""

@@ -121,7 +121,7 @@ class QRL(Agent[QRLState]):
 
     def act(self, st: QRLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
 
 def embed(d: Params, name: str, x: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class SAC(Agent[SACState]):
 
     def act(self, st: SACState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).sample(noise)[0]
+        return policy(st.pi.p, obs).draw(noise)
 
     def q(self, st: SACState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""
