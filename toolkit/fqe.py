@@ -62,7 +62,7 @@ class FQE(Agent[FQEState]):
         It begins at the worst return where that is known: who reaches the goal stands out first, and who does not is
         right from the start.
         """
-        Q = init_mlp([self.spec.obs_dim + self.spec.action_dim, *self.cfg.hidden, 1], generator)
+        Q = init_mlp([self.input_dim + self.spec.action_dim, *self.cfg.hidden, 1], generator)
         if math.isfinite(self.returns[0]):
             last = f"b{len(self.cfg.hidden)}"
             Q[last] = torch.full_like(Q[last], self.returns[0])
@@ -71,7 +71,7 @@ class FQE(Agent[FQEState]):
     def update(self, st: FQEState, b: Batch) -> tuple[FQEState, Metrics]:
         """Q, then its target."""
         still = torch.zeros((*b.next_obs.shape[:-1], self.judged.act_noise_dim), device=b.obs.device)
-        after = _q(st.Q_targ, b.next_obs, self.judged.act(st.judged, b.next_obs, still))
+        after = _q(st.Q_targ, b.next_obs, self.act(st, b.next_obs, still))
         y = (b.reward + b.discount * after).clamp(*self.returns)
 
         def loss(p: Params) -> tuple[Tensor, Metrics]:
@@ -82,8 +82,8 @@ class FQE(Agent[FQEState]):
         return FQEState(Q, polyak(st.Q_targ, Q.p, self.cfg.polyak), st.judged), metrics
 
     def act(self, st: FQEState, obs: Tensor, noise: Tensor) -> Tensor:
-        """The judged policy's action."""
-        return self.judged.act(st.judged, obs, noise)
+        """The judged policy's action, whose networks may see other features than Q."""
+        return self.judged.act(st.judged, self.judged.features(obs[..., : self.spec.obs_dim]), noise)
 
     @property
     def act_noise_dim(self) -> int:
@@ -131,7 +131,8 @@ def estimate(
 ) -> FloatArray:
     """Discounted return of each of the policy's seeds from the recorded initial states, (S,).
 
-    `episodes` hold the rewards to be judged by. Raises ToolkitError where their sizes are not the policy's.
+    `episodes` hold the rewards to be judged by. Q sees the Fourier features that the policy does, unless `config` has
+    others. Raises ToolkitError where their sizes are not the policy's.
     """
     card, spec = policy.card, policy.agent.spec
     inputs, acting = card.inputs(episodes), spec.action_dim // policy.agent.chunk
@@ -142,7 +143,8 @@ def estimate(
         )
     normalizer = Normalizer(policy.mean.numpy(), policy.std.numpy())
     replay = Replay.from_episodes(episodes, normalizer(inputs), gamma, card.cut_value(gamma))
-    learner = Learner(FQE(config or FQEConfig(), policy.agent, card.return_range(gamma)), policy.seeds, updates)
+    config = config or FQEConfig(fourier=policy.agent.cfg.fourier)
+    learner = Learner(FQE(config, policy.agent, card.return_range(gamma)), policy.seeds, updates)
     state = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), policy.states)
     learner.state = learner.state._replace(judged=state)
     plan = OfflinePlan(updates, batch_size, 1, gamma, "cosine", log_every=updates, eval_every=updates)

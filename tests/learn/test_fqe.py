@@ -90,9 +90,12 @@ def test_values_and_ranking_are_the_exact_ones() -> None:
     assert np.ptp(truth) > 0.5  # there was something to tell apart
 
 
-def test_a_policy_from_a_checkpoint_on_episodes_that_never_end() -> None:
-    """Every step costs 0.5 and a time limit ends no value: -0.5 / (1 - gamma), whatever the policy does."""
-    agent = AGENTS["bc"](AGENTS["bc"].Config(hidden=(8,)), Spec(4, 2))
+@pytest.mark.parametrize(("its_waves", "waves"), [((), ()), ((3.0,), ()), ((3.0,), (2.0, 5.0))])
+def test_a_policy_from_a_checkpoint_on_episodes_that_never_end(
+    its_waves: tuple[float, ...], waves: tuple[float, ...]
+) -> None:
+    """Every step costs 0.5 and a time limit ends no value: -0.5 / (1 - gamma), whatever the policy does and sees."""
+    agent = AGENTS["bc"](AGENTS["bc"].Config(hidden=(8,), fourier=its_waves), Spec(4, 2, position_dim=2))
     learner = Learner(agent, [3, 5], 1, compile="off", precision="fp32", device=torch.device("cpu"))
     tensors = policy_tensors(learner.state, np.zeros(4, np.float32), np.ones(4, np.float32))
     policy = Policy(tensors, {"policy": describe("bc", agent, load_card("pointmaze-umaze"), [3, 5])})
@@ -102,7 +105,7 @@ def test_a_policy_from_a_checkpoint_on_episodes_that_never_end() -> None:
     goal, never = np.zeros((rows, 2), np.float32), np.zeros(rows, bool)
     cost = np.full(rows, -0.5, np.float32)
     episodes = Episodes(obs, obs[:, :2], goal, action, cost, never, last, np.arange(0, 405, 101))
-    config = FQEConfig(hidden=(32,), lr=1e-2, polyak=0.1)
+    config = FQEConfig(hidden=(32,), lr=1e-2, polyak=0.1, fourier=waves)
     found = estimate(policy, episodes, gamma=0.5, updates=300, batch_size=64, config=config)
     assert found == pytest.approx([-1.0, -1.0], abs=0.08)
     with pytest.raises(ToolkitError, match="expected 4 and 2, as in task pointmaze-umaze"):
