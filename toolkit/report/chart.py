@@ -19,12 +19,20 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
 MOST_POINTS = 240  # of a curve; more cannot be told apart
 
 
+COLOURS = 12  # the page's six, then the same ones dashed
+
+
+def ink(kind: str, colour: int) -> str:
+    """Classes of the page for a colour from 1 to COLOURS; `kind` is fill or line."""
+    return f"{kind}{1 + (colour - 1) % 6}" + (" dashed" if colour > 6 else "")
+
+
 @dataclass(frozen=True)
 class Curve:
     """One quantity over training: steps (n,) and values (n, S)."""
 
     name: str
-    colour: int  # 1 to 6, a colour of the page
+    colour: int  # 1 to COLOURS
     steps: Floats
     values: Floats
     limits: tuple[float, float] = (-math.inf, math.inf)  # what a value can be
@@ -95,12 +103,12 @@ def curve_figure(
         extras(x, y) if extras else "",
         *(_draw(curve, x, y, thin=len(curves) <= 3) for curve in curves),
         tag("line", class_="cursor", y1=TOP, y2=HEIGHT - BOTTOM),
-        *(tag("circle", class_=f"dot fill{curve.colour}", r=4) for curve in curves),
+        *(tag("circle", class_=f"dot {ink('fill', curve.colour)}", r=4) for curve in curves),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         aria_label=f"{title} against {x_label}: {ends}",
     )
-    legend = [(f"fill{curve.colour}", curve.name) for curve in curves] if len(curves) > 1 else []
+    legend = [(ink("fill", curve.colour), curve.name) for curve in curves] if len(curves) > 1 else []
     return Figure(title, caption, svg, legend, _hover(curves, x, y, x_label))
 
 
@@ -127,16 +135,16 @@ def _draw(curve: Curve, x: Axis, y: Axis, thin: bool) -> Markup:
         parts.append(
             tag(
                 "path",
-                class_=f"band fill{curve.colour}",
+                class_=f"band {ink('fill', curve.colour)}",
                 d=area(xs, *(y(np.clip(side, y.low, y.high)) for side in curve.interval)),
             )
         )
     if thin and curve.values.shape[1] > 1:
         for seed in range(curve.values.shape[1]):
-            parts.append(tag("path", class_=f"seed line{curve.colour}", d=line(xs, y(curve.values[:, seed]))))
+            parts.append(tag("path", class_=f"seed {ink('line', curve.colour)}", d=line(xs, y(curve.values[:, seed]))))
     if len(xs) == 1:
-        parts.append(tag("circle", class_=f"fill{curve.colour}", cx=xs.item(), cy=y(curve.mean).item(), r=4))
-    parts.append(tag("path", class_=f"mean line{curve.colour}", d=line(xs, y(curve.mean))))
+        parts.append(tag("circle", class_=ink("fill", curve.colour), cx=xs.item(), cy=y(curve.mean).item(), r=4))
+    parts.append(tag("path", class_=f"mean {ink('line', curve.colour)}", d=line(xs, y(curve.mean))))
     return Markup("").join(parts)
 
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.console import number, printable
-from toolkit.report.chart import Figure, curve_figure
+from toolkit.report.chart import COLOURS, Figure, curve_figure
 from toolkit.report.figures import AXES, SUCCESS, score_rows, stage_curve
 from toolkit.report.html import render_page, write_page
 from toolkit.report.run import Run, Score, Stage, read_run
 from toolkit.stats import holm, paired, probability_of_improvement
 from toolkit.types import Json, ToolkitError
 
-COLOURS = 6
 LAST = "last stage"  # where runs have no stage of one name
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 from markupsafe import Markup
 
 from toolkit.console import number, rate
 from toolkit.log import series
-from toolkit.report.chart import RIGHT, TOP, WIDTH, Curve, Figure, curve_figure
+from toolkit.report.chart import COLOURS, RIGHT, TOP, WIDTH, Curve, Figure, curve_figure, ink
 from toolkit.report.run import Run, Score, Stage, real
 from toolkit.report.svg import Axis, Floats, tag, tick_label, value_axis
 from toolkit.types import Json
@@ -28,6 +29,7 @@ TO_DATA = {
 }
 SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
 NO_LIMITS = (-math.inf, math.inf)
+ORACLE = 6  # its colour, and that of baselines
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
 
 
@@ -70,12 +72,14 @@ def _score_row(name: str, score: Score, colour: int, x: Axis, y: float, words: s
     if math.isfinite(score.low) and math.isfinite(score.high):
         low, high = x.at(max(x.low, score.low)), x.at(min(x.high, score.high))
         width = max(high - low, 3.0)
-        parts.append(tag("rect", class_=f"interval fill{colour}", x=low, y=y - 7, width=width, height=14, rx=3))
+        parts.append(
+            tag("rect", class_=f"interval {ink('fill', colour)}", x=low, y=y - 7, width=width, height=14, rx=3)
+        )
     for seed in score.per_seed:
         if math.isfinite(seed):
-            parts.append(tag("circle", class_=f"ring line{colour}", cx=x.at(seed), cy=y, r=3.5))
+            parts.append(tag("circle", class_=f"ring {ink('line', colour)}", cx=x.at(seed), cy=y, r=3.5))
     at = x.at(score.iqm)
-    parts.append(tag("line", class_=f"middle line{colour}", x1=at, x2=at, y1=y - 10, y2=y + 10))
+    parts.append(tag("line", class_=f"middle {ink('line', colour)}", x1=at, x2=at, y1=y - 10, y2=y + 10))
     parts.append(tag("text", words, x=WIDTH, y=y + 4, text_anchor="end", class_="value"))
     return Markup("").join(parts)
 
@@ -172,8 +176,11 @@ def _stitching_figure(found: Json) -> Figure | None:
     policies = found.get("policies") or {}
     if not policies:
         return None
-    curves = [_by_stitches(name, 1 + place % 5, entry) for place, (name, entry) in enumerate(policies.items())]
-    curves.append(_by_stitches("oracle", 6, found["oracle"]))
+    colours = cycle(colour for colour in range(1, COLOURS) if colour != ORACLE)
+    curves = [
+        _by_stitches(name, colour, entry) for colour, (name, entry) in zip(colours, policies.items(), strict=False)
+    ]
+    curves.append(_by_stitches("oracle", ORACLE, found["oracle"]))
     scores = [f"{name} {rate(entry['score']['iqm'])}" for name, entry in policies.items() if entry.get("score")]
     caption = "Starts by the number of trajectories that must be joined; the oracle plans on the data's own moves."
     caption += f" Stitching scores: {', '.join(scores)}." if scores else ""
@@ -239,7 +246,7 @@ def _coloured(run: Run, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
     """Stages with a colour each: the ones a reader follows first, baselines after."""
     baselines = {name for name, _ in run.baselines}
     order = sorted(stages, key=lambda stage: stage.agent in baselines)
-    colours = {stage.name: 1 + place % 6 for place, stage in enumerate(order)}
+    colours = {stage.name: 1 + place % COLOURS for place, stage in enumerate(order)}
     return [(stage, colours[stage.name]) for stage in stages]
 
 
