@@ -173,7 +173,7 @@ def convert(
         from toolkit.recordings import write
 
         episodes, made = checked(imported), _made("convert", [imported])
-        path = write(episodes, out, root, to=to, made=made, card=card, replace=replace)
+        path = write([episodes], out, root, to=to, made=made, card=card, replace=replace)
         return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, **made}
 
     answer(call, as_json, lambda result: [result["dataset"]])
@@ -195,7 +195,7 @@ def merge(
 
         parts = [recordings.open_data(name, root) for name in datasets]
         episodes = recordings.merge([checked(part) for part in parts])
-        path = recordings.write(episodes, out, root, made=_made("merge", parts), replace=replace)
+        path = recordings.write([episodes], out, root, made=_made("merge", parts), replace=replace)
         return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions}
 
     answer(call, as_json, lambda result: [result["dataset"]])
@@ -227,7 +227,7 @@ def split(
         chosen = recordings.choose(whole, episodes, share, success, seed)
         parts = {out: chosen} | ({rest: np.setdiff1d(np.arange(len(whole)), chosen)} if rest else {})
         paths = [
-            recordings.write(whole.select(index), name, root, made=made, replace=replace)
+            recordings.write([whole.select(index)], name, root, made=made, replace=replace)
             for name, index in parts.items()
         ]
         return {"datasets": [str(path) for path in paths], "episodes": [len(index) for index in parts.values()]}
@@ -257,15 +257,16 @@ def relabel(
         from toolkit.recordings import relabelled, write
         from toolkit.tasks import load_card
 
-        if mujoco_log.is_log(path := Path(dataset)):
-            imported = mujoco_log.replay(path, card := load_card(task))
+        if mujoco_log.is_log(Path(dataset)):
+            imported = mujoco_log.replay(Path(dataset), card := load_card(task))
         else:
             imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
             card = load_card(task)
         episodes = relabelled(checked(imported), card)
         made = _made("relabel", [imported]) | {"task": card.name}
-        written, notes = write(episodes, out, root, made=made, card=card, replace=replace), list(imported.source.notes)
-        return {"dataset": str(written), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
+        path = write([episodes], out, root, made=made, card=card, replace=replace)
+        notes = list(imported.source.notes)
+        return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
 
     answer(call, as_json, lambda result: [result["dataset"], *(f"note    {note}" for note in result["notes"])])
 
@@ -293,4 +294,4 @@ def _made(command: str, parts: list[Imported]) -> Json:
     """How a data set came about, for its metadata."""
     from toolkit.recordings import provenance
 
-    return provenance(command, parts)
+    return provenance(command, [part.source for part in parts])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,10 @@ from toolkit import __version__
 from toolkit.data import exporters
 from toolkit.data.audit import Expected, audit
 from toolkit.data.finding import Finding
-from toolkit.data.imported import Imported, acting
-from toolkit.data.importers import read_data
+from toolkit.data.imported import Imported, Source, acting, checked
+from toolkit.data.importers import detect, read_data
 from toolkit.data.importers.options import Options
-from toolkit.data.minari import dataset_path, read_metadata
+from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
 from toolkit.tasks import TaskCard, make_env, relabel
 from toolkit.types import Episodes, IntArray, Json, ToolkitError
 
@@ -37,6 +38,32 @@ def find_data(name: str, root: Path) -> Path:
 def open_data(name: str, root: Path, format: str | None = None, options: Options | None = None) -> Imported:
     """A data set by path or by id below `root`, in any format that is known. Raises ToolkitError."""
     return read_data(find_data(name, root), format, options)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """A Minari data set, read anew each time that it is gone through, with one part at a time in memory."""
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[Imported]:
+        return minari_parts(self.folder, PART)
+
+
+def open_parts(path: Path, options: Options | None = None) -> Iterable[Imported]:
+    """A data set in parts that may be gone through more than once; only one of Minari has several."""
+    return _Parts(path) if detect(path) == "minari" else [read_data(path, options=options)]
+
+
+def read_places(dataset: Path) -> Episodes:
+    """The episodes of a Minari data set without what is seen and done, which is most of it."""
+    return merge([without_motion(checked(part)) for part in minari_parts(dataset, PART)])
+
+
+def without_motion(episodes: Episodes) -> Episodes:
+    """Places, goals, rewards and ends alone; observations and actions have no numbers."""
+    nothing = np.zeros((len(episodes.reward), 0), np.float32)
+    return dataclasses.replace(episodes, obs=nothing, action=nothing)
 
 
 def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
@@ -99,10 +126,10 @@ def _spread(values: Any) -> Json:
     return {"min": low, "median": median, "max": high, "mean": float(np.mean(values))}
 
 
-def provenance(command: str, parts: Sequence[Imported]) -> Json:
+def provenance(command: str, sources: Sequence[Source]) -> Json:
     """How a data set came about, for its metadata."""
-    sources = [part.source.summary() for part in parts]
-    return {"version": __version__, "command": command, "of": [s["path"] for s in sources], "sources": sources}
+    told = [source.summary() for source in sources]
+    return {"version": __version__, "command": command, "of": [s["path"] for s in told], "sources": told}
 
 
 def merge(parts: Sequence[Episodes]) -> Episodes:
@@ -151,7 +178,7 @@ def relabelled(episodes: Episodes, card: TaskCard) -> Episodes:
 
 
 def write(
-    episodes: Episodes,
+    parts: Iterable[Episodes],
     out: str,
     root: Path,
     *,
@@ -160,15 +187,16 @@ def write(
     card: TaskCard | None = None,
     replace: bool = False,
 ) -> Path:
-    """Write episodes in a format; `made` says how they came about. For Minari `out` is an id below `root`.
+    """Write episodes in a format; `made` says how they came about. For Minari `out` is an id below `root`, and one part
+    at a time is asked for.
 
     The environment's specification is the card's where one is given: what a file said about it is not passed on.
     """
     if to == "ogbench":
-        return exporters.to_ogbench(episodes, Path(out), replace)
+        return exporters.to_ogbench(merge(list(parts)), Path(out), replace)
     if to == "d4rl":
-        return exporters.to_d4rl(episodes, Path(out), replace)
+        return exporters.to_d4rl(merge(list(parts)), Path(out), replace)
     spec = None if card is None else make_env(card).env_spec.to_json()
     description = f"{made['command']} of {', '.join(made['of'])}"
     metadata = {"description": description, "toolkit": made}
-    return exporters.to_minari(episodes, out, root, env_spec=spec, metadata=metadata, replace=replace)
+    return exporters.to_minari(parts, out, root, env_spec=spec, metadata=metadata, replace=replace)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from toolkit.data.random import fill_noise
 from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
+from toolkit.data.window import Recording
 from toolkit.learner import Learner
 from toolkit.tasks import Chunks, EnvPool
 from toolkit.types import BoolArray, FloatArray, Metrics
@@ -60,7 +61,7 @@ class OfflinePlan:
 
 
 def offline_loop(
-    learner: Learner, data: Replay, normalizer: Normalizer, plan: OfflinePlan, hooks: Hooks, begin: int = 0
+    learner: Learner, data: Recording, normalizer: Normalizer, plan: OfflinePlan, hooks: Hooks, begin: int = 0
 ) -> None:
     """Train all seeds on `data` from gradient step `begin` to `plan.updates`."""
     sampler = _sampler(learner, plan, normalizer, _BLOCK)
@@ -72,7 +73,7 @@ def offline_loop(
         # A block ends where something is due, so that a resumed run sees the same blocks' ends.
         due = min(plan.updates, *(step - step % every + every for every in (plan.log_every, plan.eval_every)))
         count = min(_BLOCK, due - step)
-        batches = learner.receive(sampler.draw(step, data, None, everything, count))
+        batches = learner.receive(sampler.draw(step, data.at(step), None, everything, count))
         for packed in batches:
             lr, step = lr_scale(plan.lr_schedule, step, plan.updates), step + 1
             metrics = learner.update(packed, lr, critic_only=step % period > 0)
@@ -223,7 +224,7 @@ class Practice:
 
 
 def online_loop(
-    learner: Learner, data: Replay | None, practice: Practice, ring: Replay, plan: OnlinePlan, hooks: Hooks
+    learner: Learner, data: Recording | None, practice: Practice, ring: Replay, plan: OnlinePlan, hooks: Hooks
 ) -> None:
     """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
@@ -249,7 +250,8 @@ def online_loop(
             rows = np.empty((updates, len(learner.seeds)), np.int64)
             rows[:] = np.rint(np.multiply(share, plan.batch_size))
             # Numbers far from the offline stage's, so that its batches do not come again.
-            batches = learner.receive(sampler.draw(practice.grad_step + (1 << 32), data, ring, rows))
+            recorded = data.at(practice.grad_step) if data is not None else None
+            batches = learner.receive(sampler.draw(practice.grad_step + (1 << 32), recorded, ring, rows))
             for u, packed in enumerate(batches):
                 practice.grad_step += 1
                 critic_only = practice.grad_step % period > 0 or step <= plan.warmup_steps + plan.critic_steps

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.kill9 import differences, fingerprint
-from tests.e2e.stopping import asked_to_stop
+from tests.e2e.stopping import run_whole, stopped_in
 from toolkit.assess import evaluate_run
 from toolkit.checkpoint import load
-from toolkit.evaluate import evaluate
 from toolkit.pipeline.material import make_agent, prepare, task_sizes
 from toolkit.pipeline.runner import run_pipeline
 from toolkit.tasks import load_card
@@ -39,24 +37,14 @@ stages:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The file, and a run of it that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("chunks")
-    file = folder / "chunks.yaml"
-    file.write_text(PIPELINE, encoding="utf-8")
-    run_pipeline(file, out=folder / "run", progress="none")
-    return file, folder / "run"
+    return run_whole(tmp_path_factory.mktemp("chunks"), PIPELINE)
 
 
 def test_stopped_in_the_middle_of_a_chunk_it_ends_in_the_same_bytes(
     whole: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, run = whole
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
-    shutil.rmtree(copy / "stages/finetune")
-    with monkeypatch.context() as patch:
-        patch.setattr("toolkit.pipeline.watch.evaluate", asked_to_stop(evaluate))
-        with pytest.raises(SystemExit):
-            run_pipeline(file, out=copy, progress="none")
+    copy = stopped_in("finetune", file, run, tmp_path / "run", monkeypatch)
     tensors, meta = load(copy / "stages/finetune/checkpoint")
     assert meta["step"] == 40
     assert {len(tensors[f"practice/history{lane}"]) % 7 for lane in range(4)} == {6}  # 20 steps, the look at the 14th

@@ -66,14 +66,14 @@ def test_it_learns_the_same_from_what_it_collects_and_from_what_is_there(here: P
 
 def test_a_file_of_another_format_and_a_change_of_it(here: Path) -> None:
     episodes = read_minari("pointmaze/umaze-stitch-v0", Path("data"))
-    write(episodes, "walks.hdf5", Path("data"), to="d4rl", made={})
+    write([episodes], "walks.hdf5", Path("data"), to="d4rl", made={})
     stage = "{kind: import, source: walks.hdf5, achieved: '0:2'}"
     first = play(stage, "run")
     assert first["stages"]["recording"]["transitions"] == episodes.transitions
     begun = Path("run/stages/pretrain/manifest.json").stat().st_mtime_ns
     play(stage, "run")
     assert Path("run/stages/pretrain/manifest.json").stat().st_mtime_ns == begun, "nothing to do again"
-    write(episodes.select(range(20)), "walks.hdf5", Path("data"), to="d4rl", made={}, replace=True)
+    write([episodes.select(range(20))], "walks.hdf5", Path("data"), to="d4rl", made={}, replace=True)
     assert play(stage, "run")["stages"]["recording"]["episodes"] == 20
     assert Path("run/stages/pretrain/manifest.json").stat().st_mtime_ns != begun
 

@@ -5,7 +5,7 @@ Everything is vectorised over rows; only duplicates are looked for episode by ep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
@@ -178,6 +178,14 @@ def _rewards(imported: Imported, expected: Expected | None) -> Iterator[Finding]
             yield Finding("reward-shift", f"recorded rewards are the task card's plus {shift:.6g}")
     elif imported.source.rewarded and not episodes.terminated.any() and not np.ptp(episodes.reward[moving]):
         yield Finding("no-success", "nothing terminates and every step pays the same")
+
+
+def shared(parts: Sequence[list[Finding]]) -> list[Finding]:
+    """The findings of all parts of a recording; what is said of a whole one only where it is said of every part."""
+    of_whole = [[finding for finding in part if finding.episode is None] for part in parts]
+    everywhere = set.intersection(*({finding.rule for finding in part} for part in of_whole))
+    found = [finding for finding in of_whole[0] if finding.rule in everywhere]
+    return _shortened(found + [finding for part in parts for finding in part if finding.episode is not None])
 
 
 def _shortened(found: list[Finding]) -> list[Finding]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -16,9 +17,15 @@ from toolkit.types import Episodes, Json, ToolkitError
 
 
 def to_minari(
-    episodes: Episodes, dataset_id: str, root: Path, *, env_spec: str | None, metadata: Json, replace: bool = False
+    parts: Iterable[Episodes],
+    dataset_id: str,
+    root: Path,
+    *,
+    env_spec: str | None,
+    metadata: Json,
+    replace: bool = False,
 ) -> Path:
-    """Write a data set `dataset_id` below `root`, as `write_minari` does; its folder.
+    """Write a data set `dataset_id` below `root`, as `write_minari` does; its folder. One part at a time is asked for.
 
     Observations are a Dict with goals, or plain where there are none; actions lie in [-1, 1]. `env_spec` is the JSON of
     an environment's specification that is known, never one that came out of a file.
@@ -28,15 +35,17 @@ def to_minari(
     def unbounded(width: int) -> Box:
         return Box(-np.inf, np.inf, (width,), np.float32)
 
-    seen = unbounded(episodes.obs.shape[1])
-    goals = unbounded(episodes.achieved.shape[1])
+    parts = iter(parts)
+    first = next(parts)
+    seen = unbounded(first.obs.shape[1])
+    goals = unbounded(first.achieved.shape[1])
     with_goals = Dict({"observation": seen, "achieved_goal": goals, "desired_goal": goals})
     return write_minari(
-        _recorded(episodes),
+        chain.from_iterable(map(_recorded, chain([first], parts))),
         dataset_id,
         root,
         observation_space=with_goals if goals.shape[0] else seen,
-        action_space=Box(-1, 1, episodes.action.shape[1:], np.float32),
+        action_space=Box(-1, 1, first.action.shape[1:], np.float32),
         env_spec=env_spec,
         metadata=metadata,
         replace=replace,

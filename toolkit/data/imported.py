@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +55,20 @@ class Source:
             "max_episode_steps": self.max_steps,
             "rewards": self.rewarded,
         }
+
+
+def joined(sources: Sequence[Source]) -> Source:
+    """The source of parts of one file, from those of the parts, in order."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for source in sources:
+        for number, what, why in source.dropped:
+            counts[what, why] += number
+    return replace(
+        sources[0],
+        ends={name: sum(source.ends[name] for source in sources) for name in sources[0].ends},
+        numbers=np.concatenate([source.numbers for source in sources]),
+        dropped=tuple(Dropped(number, *text) for text, number in counts.items()),
+    )
 
 
 @dataclass(frozen=True)

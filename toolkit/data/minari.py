@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from toolkit.types import Episodes, FloatArray, Json, ToolkitError
 
 MAIN_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 MAX_EPISODES = 10_000_000
+PART = 1 << 18  # rows to read at once where a data set may be large
 MAX_METADATA_BYTES = 16 * 2**20
 _ID = re.compile(r"(?:[A-Za-z0-9][-\w]*/)*[A-Za-z0-9][-\w]*-v[0-9]{1,6}", re.ASCII)
 _NOT_READ: Array = np.zeros(0)
@@ -69,6 +71,12 @@ def import_minari(folder: Path) -> Imported:
 
     Raises ToolkitError where there is nothing to go by: no file, an unknown action space, damage, hostility.
     """
+    (everything,) = minari_parts(folder)
+    return everything
+
+
+def minari_parts(folder: Path, rows: int | None = None) -> Iterator[Imported]:
+    """The same in parts, one in memory at a time: whole episodes of `rows` rows together, or a few more."""
     file = folder / "data" / MAIN_FILE
     metadata = read_metadata(folder)
     total = metadata.get("total_episodes")
@@ -82,11 +90,24 @@ def import_minari(folder: Path) -> Imported:
             'collect it again, or remove "sha256" there if the change was meant'
         )
     with UntrustedFile(file) as opened:
-        raw = [_read_episode(opened, index) for index in range(total)]
-    findings = shape_findings(raw)
+        raw, held = [], 0
+        for index in range(total):
+            raw.append(_read_episode(opened, index))
+            held += max((len(array) for array in raw[-1].values()), default=0)
+            if index + 1 == total or (rows is not None and held >= rows):
+                yield _imported(file, metadata, raw, index + 1 - len(raw), low, high)
+                raw, held = [], 0
+                opened.let_go()
+
+
+def _imported(
+    file: Path, metadata: Json, raw: list[dict[str, Array]], first: int, low: FloatArray, high: FloatArray
+) -> Imported:
+    """Episodes `first` and following from their arrays."""
+    findings = shape_findings(raw, first)
     broken = {finding.episode for finding in errors(findings)}
-    numbers = np.array([index for index in range(total) if index not in broken], np.int64)
-    sound = [raw[index] for index in numbers]
+    numbers = np.array([first + place for place in range(len(raw)) if first + place not in broken], np.int64)
+    sound = [raw[number - first] for number in numbers]
     if not sound:
         raise ToolkitError(f"{file}: {findings[0]}, and no episode is as expected")
     width = sound[0]["actions"].shape[1:]

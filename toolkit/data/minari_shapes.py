@@ -15,8 +15,11 @@ TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
 T = TypeVar("T")
 
 
-def shape_findings(raw: list[dict[str, Array]]) -> list[Finding]:
-    """What is wrong with the arrays of each episode, by name, measured at what most episodes have."""
+def shape_findings(raw: list[dict[str, Array]], first: int = 0) -> list[Finding]:
+    """What is wrong with the arrays of each episode, by name, measured at what most episodes have.
+
+    The file calls them `first` and following.
+    """
     goals = _most(tuple(key for key in OBSERVED[1:] if key in arrays) for arrays in raw)
     if len(goals) == 1:
         goals = OBSERVED[1:]
@@ -24,7 +27,7 @@ def shape_findings(raw: list[dict[str, Array]]) -> list[Finding]:
     width = {key: _most(arrays[key].shape[1:] for arrays in raw if key in arrays) for key in names}
     kinds = {key: _most(arrays[key].dtype for arrays in raw if key in arrays) for key in names}
     flat = {key: size if key in OBSERVED or key == "actions" else () for key, size in width.items()}
-    return [finding for index, arrays in enumerate(raw) for finding in _episode(index, arrays, flat, kinds)]
+    return [finding for index, arrays in enumerate(raw, first) for finding in _episode(index, arrays, flat, kinds)]
 
 
 def _episode(index: int, arrays: dict[str, Array], width: dict[str, Any], kinds: dict[str, Any]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ The next observation of a transition is therefore the observation of the row aft
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,10 +31,16 @@ class Normalizer(NamedTuple):
     std: FloatArray  # (O,)
 
     @classmethod
-    def fit(cls, obs: FloatArray) -> Normalizer:
-        """Mean and standard deviation of rows (R, O); a constant column keeps scale 1."""
-        std = obs.std(0, dtype=np.float64)
-        return cls(obs.mean(0, dtype=np.float64).astype(np.float32), np.where(std < 1e-6, 1.0, std).astype(np.float32))
+    def fit(cls, parts: Iterable[FloatArray]) -> Normalizer:
+        """Mean and standard deviation of the rows of all parts, (R, O) each; a constant column keeps scale 1."""
+        mean, var, rows = np.zeros(()), np.zeros(()), 0
+        for obs in parts:  # merged as Chan, Golub and LeVeque do; of one part the numbers are its own to the last bit
+            rows += len(obs)
+            share, further = len(obs) / rows, obs.mean(0, dtype=np.float64) - mean
+            var = (1 - share) * var + share * obs.var(0, dtype=np.float64) + share * (1 - share) * further**2
+            mean = mean + share * further
+        std = np.sqrt(var)
+        return cls(mean.astype(np.float32), np.where(std < 1e-6, 1.0, std).astype(np.float32))
 
     def __call__(self, obs: FloatArray) -> FloatArray:
         """Normalised observations, (..., O) float32."""
@@ -126,6 +132,10 @@ class Replay:
         """Whether every seed has a row that a chunk can be drawn from, as `begins` says."""
         found = self.begins(chunk, cut).any(1)
         return bool(found.reshape(-1, max(self.streams_per_seed, 1)).any(1).all())
+
+    def at(self, step: int) -> Replay:
+        """What there is to draw from at an update: all of it, always."""
+        return self
 
     def written(self) -> int:
         """Rows that one seed can draw from, final rows included."""

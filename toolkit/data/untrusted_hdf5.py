@@ -20,7 +20,7 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5z
 
 from toolkit.types import ToolkitError
 
-MAX_BYTES = 16 * 2**30  # of all arrays of a file together
+MAX_BYTES = 16 * 2**30  # of all arrays that are held at once
 MAX_EXPANSION = 200  # bytes of arrays for each byte of file; real compression stays far below
 MAX_TEXT_BYTES = 2**16
 MAX_NAMES = 100_000  # in a group whose names are listed
@@ -46,7 +46,9 @@ class UntrustedFile:
         self.path = path
         try:
             self._file = h5py.File(path, "r", locking=False)
-            self._left = allowed_bytes(path.stat().st_size)
+            size = path.stat().st_size
+            self._left, self._room = max(_ALWAYS_ALLOWED, size * MAX_EXPANSION), allowed_bytes(size)
+            self._allowed = self._room
         except OSError as error:
             raise ToolkitError(f"{path}: expected a readable HDF5 file; {error}") from None
 
@@ -55,6 +57,10 @@ class UntrustedFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
+
+    def let_go(self) -> None:
+        """The caller holds nothing more of what it has read, so that as much again may be read."""
+        self._room = self._allowed
 
     def group(self, name: str) -> Any:
         """The group of that name at the top of the file."""
@@ -113,8 +119,9 @@ class UntrustedFile:
         if found.dtype.kind not in kinds or found.rank < 1:
             wanted = "fixed-length texts" if kinds == "S" else "numbers"
             raise ToolkitError(f"{self.path}: {where}: expected an array of {wanted}, got {found.dtype}")
-        self._left -= math.prod(found.shape) * found.dtype.itemsize
-        if self._left < 0:
+        size = math.prod(found.shape) * found.dtype.itemsize
+        self._left, self._room = self._left - size, self._room - size
+        if min(self._left, self._room) < 0:
             raise ToolkitError(f"{self.path}: {where}: declares more data than a file of this size can hold")
         if plist.get_layout() == h5d.CHUNKED:
             _check_chunks(found, plist)

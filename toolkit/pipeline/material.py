@@ -16,13 +16,14 @@ from toolkit.data.imported import checked
 from toolkit.data.minari import import_minari
 from toolkit.data.replay import Normalizer, Replay
 from toolkit.data.sampler import LEFT
+from toolkit.data.window import Recording
 from toolkit.learner import stack
 from toolkit.maze import Cell
 from toolkit.policy import MEAN, STATE, STD
 from toolkit.recordings import check
 from toolkit.stitching import coverage
 from toolkit.tasks import TaskCard, relabel, unseen_env
-from toolkit.types import Episodes, FloatArray, Json, Spec, ToolkitError
+from toolkit.types import BoolArray, Episodes, FloatArray, Json, Spec, ToolkitError
 
 SAMPLE = 256  # transitions of the data on which the critics are watched
 
@@ -33,7 +34,7 @@ class Material:
 
     normalizer: Normalizer
     far_starts: list[Cell]
-    replay: Replay | None  # the episodes the agent keeps, normalised
+    replay: Recording | None  # the episodes the agent keeps, normalised
     episodes: int  # in `replay`
     findings: tuple[Finding, ...] = ()  # warnings about the recording
 
@@ -98,17 +99,17 @@ def material_from(
     whole: bool = False, findings: tuple[Finding, ...] = (),
 ) -> Material:  # fmt: skip
     """The same from episodes that follow the task's rule already."""
-    drawn = replace(episodes, desired=episodes.achieved) if whole else episodes
-    normalizer = earlier.normalizer if earlier else Normalizer.fit(card.inputs(drawn))
+    normalizer = earlier.normalizer if earlier else Normalizer.fit([drawn_inputs(card, episodes, whole)])
     far = earlier.far_starts if earlier else far_starts(card, episodes)
-    kept = episodes.select(_kept(agent, episodes))
-    if not len(kept):
-        raise ToolkitError(f"of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
+    kept = episodes.select(chosen(agent, episodes))
     replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.cut_value(gamma))
-    if not replay.holds(agent.chunk, cut=not whole):
-        longest = int(kept.lengths.max())
-        raise ToolkitError(f"expected a config.chunk of at most the longest episode, {longest} steps")
+    refuse_long_chunks(agent, replay, whole, kept)
     return Material(normalizer, far, replay, len(kept), findings)
+
+
+def drawn_inputs(card: TaskCard, episodes: Episodes, whole: bool) -> FloatArray:
+    """Policy inputs of all rows, (R, O), with goals as they are drawn."""
+    return card.inputs(replace(episodes, desired=episodes.achieved) if whole else episodes)
 
 
 def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:
@@ -118,11 +119,22 @@ def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:
     return coverage(episodes, card.maze, card.goal_xy, card.goal.radius).far_starts
 
 
-def _kept(agent: Agent[Any], episodes: Episodes) -> Any:
+def chosen(agent: Agent[Any], episodes: Episodes) -> BoolArray:
+    """Which episodes the agent keeps, (E,). Raises ToolkitError where it keeps none."""
     begins = episodes.starts[:-1]
     returns = np.add.reduceat(episodes.reward.astype(np.float64), begins).astype(np.float32)
     success = np.logical_or.reduceat(episodes.terminated, begins)
-    return agent.keep(returns, success)
+    kept = agent.keep(returns, success)
+    if not kept.any():
+        raise ToolkitError(f"of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
+    return kept
+
+
+def refuse_long_chunks(agent: Agent[Any], replay: Replay, whole: bool, episodes: Episodes) -> None:
+    """Raises ToolkitError where no episode has as many steps as the agent decides on at once."""
+    if not replay.holds(agent.chunk, cut=not whole):
+        longest = int(episodes.lengths.max())
+        raise ToolkitError(f"expected a config.chunk of at most the longest episode, {longest} steps")
 
 
 def sample(replay: Replay, count: int = SAMPLE, chunk: int = 1) -> tuple[FloatArray, FloatArray]:

@@ -64,6 +64,15 @@ class ImportStage(Strict):
     """Numbers of an observation that are the achieved goal, FIRST:END, in a file without goals."""
 
 
+class WindowRule(Strict):
+    """A recording that passes through memory, from columns on disk that are made of it once."""
+
+    rows: PositiveInt
+    """Rows in memory at once, a transition each; a recording with no more is held as a whole."""
+    stored: Literal["float32", "float16"] = "float32"
+    """What is seen and done, on disk; float16 takes half the space, and leaves three digits."""
+
+
 class _Training(Strict):
     """What offline and online training have in common."""
 
@@ -73,6 +82,8 @@ class _Training(Strict):
     """Hyper-parameters of the algorithm; its own defaults for the rest."""
     data: str | None = None
     """Collect or import stage whose recording to train on; null means the only one before this stage."""
+    window: WindowRule | None = None
+    """For a recording larger than memory; null holds all of it."""
     batch_size: PositiveInt = 256
     """Transitions in one update of one seed."""
     gamma: Discount = 0.99

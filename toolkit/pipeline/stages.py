@@ -9,10 +9,8 @@ from toolkit import checkpoint, mujoco_log
 from toolkit.catalog import DATA
 from toolkit.collect import collect
 from toolkit.console import judged_by
-from toolkit.data.imported import checked
-from toolkit.data.importers import read_data
+from toolkit.data.imported import checked, joined
 from toolkit.data.importers.options import Options, columns
-from toolkit.data.minari import read_minari
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.pictures import write_pieces, write_routes
@@ -30,7 +28,7 @@ from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
 from toolkit.processes import cores
-from toolkit.recordings import find_data, provenance, write
+from toolkit.recordings import find_data, open_parts, provenance, read_places, write
 from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel, unseen_env
 from toolkit.types import Json, ToolkitError
@@ -98,19 +96,22 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
     context.console.stage_started(name, 1, "recordings")
     path = find_data(stage.source, DATA)
     options = Options(achieved=None if stage.achieved is None else columns(stage.achieved))
-    imported = mujoco_log.replay(path, card) if mujoco_log.is_log(path) else read_data(path, options=options)
-    episodes = checked(imported)
-    sizes, got = unseen_env(card).sizes, (episodes.obs.shape[1], episodes.action.shape[1])
-    if got != (expected := (sizes.obs_dim - sizes.goal_dim, sizes.action_dim)):
-        raise ToolkitError(
-            f"{path}: expected observations and actions of {expected} numbers, as task {card.name} has them; got {got}"
-        )
+    parts = [mujoco_log.replay(path, card)] if mujoco_log.is_log(path) else open_parts(path, options)
+    sizes, sources = unseen_env(card).sizes, []
+    for part in parts:
+        got = part.episodes.obs.shape[1], part.episodes.action.shape[1]
+        if got != (expected := (sizes.obs_dim - sizes.goal_dim, sizes.action_dim)):
+            raise ToolkitError(
+                f"{path}: expected observations and actions of {expected} numbers, as task {card.name} has them; "
+                f"got {got}"
+            )
+        sources.append(part.source)
     root = context.folder.data
     write(
-        episodes,
+        (checked(part) for part in parts),
         dataset.relative_to(root).as_posix(),
         root,
-        made=provenance("import", [imported]),
+        made=provenance("import", [joined(sources)]),
         card=card,
         replace=True,
     )
@@ -121,7 +122,7 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
 def _recorded(context: Context, name: str, dataset: Path) -> Json:
     """What a recording is like; a picture's pieces lie beside the manifest."""
     card = context.plan.card
-    recorded = read_minari(dataset)
+    recorded = read_places(dataset)
     episodes = relabel(card, recorded)
     if card.in_maze:
         write_pieces(context.folder.stage(name) / "pieces.json", episodes)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolkit.data.minari import read_minari
 from toolkit.evaluate import Act, Progress
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.folder import MANIFEST, REPORT, read_json, write_json
 from toolkit.pipeline.spec import StitchStage
 from toolkit.policy import Policy, load_policy, stage_names
 from toolkit.processes import cores
+from toolkit.recordings import read_places
 from toolkit.report import write_report
 from toolkit.stitch_score import Ladder, measure
 from toolkit.tasks import relabel
@@ -25,7 +25,7 @@ def run_stitch(context: Context, name: str, stage: StitchStage) -> Json:
     plan = context.plan
     source = plan.spec.data_of(stage.of[0])
     assert source is not None, "load checks it"
-    ladder = Ladder(plan.card, relabel(plan.card, read_minari(plan.dataset(context.folder.data, source))))
+    ladder = Ladder(plan.card, relabel(plan.card, read_places(plan.dataset(context.folder.data, source))))
     policies: dict[str, Act] = {of: load_policy(context.checkpoint(of)).act for of in stage.of}
     seeds, workers = len(context.seeds), cores() if stage.workers == "auto" else stage.workers
     total = (1 + len(policies)) * len(ladder.groups) * seeds * stage.episodes
@@ -65,7 +65,7 @@ def _stitch_run(run: Path, episodes: int, workers: int, progress: Progress | Non
     for dataset, stages in by_dataset(run).items():
         policies = {name: load_policy(run / "stages" / name) for name in stages}
         first: Policy = next(iter(policies.values()))
-        ladder = Ladder(first.card, relabel(first.card, read_minari(run / dataset)))
+        ladder = Ladder(first.card, relabel(first.card, read_places(run / dataset)))
         seeds = len(first.seeds)
         total = (1 + len(policies)) * len(ladder.groups) * seeds * episodes
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from toolkit.agents import Agent
+from toolkit.data.columns import columns
 from toolkit.data.replay import Replay
 from toolkit.data.rollout import RolloutBuffer
 from toolkit.learner import Learner
@@ -18,10 +19,11 @@ from toolkit.pipeline.context import Context
 from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.goals import goal_rule
 from toolkit.pipeline.guard import Guard
-from toolkit.pipeline.material import Material, load_trained, make_agent, prepare, restore_state, task_sizes
+from toolkit.pipeline.material import Material, Trained, load_trained, make_agent, prepare, restore_state, task_sizes
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
+from toolkit.pipeline.windowed import prepare_window
 from toolkit.tasks import EnvPool, TaskCard
 from toolkit.train import (
     Hooks,
@@ -43,8 +45,8 @@ Loop = Callable[[Hooks], None]  # an online loop with all it works on, begun or 
 def run_offline(context: Context, name: str, stage: OfflineStage, found: Found | None) -> Json:
     """Train on the recording; the stage's result. `found` is the checkpoint to go on from."""
     agent = stage_agent(context, stage)
-    card, whole = context.plan.card, stage.relabel is not None
-    material = prepare(card, _dataset(context, name), agent, stage.gamma, whole=whole)
+    card = context.plan.card
+    material = _material(context, name, stage, agent)
     assert material.replay is not None
     for rule, finding in {finding.rule: finding for finding in reversed(material.findings)}.items():
         context.console.note(f"{name}: the data: {finding} ({rule}; all: toolkit data validate)")
@@ -77,8 +79,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     earlier = None
     if stage.start and isinstance(source, OfflineStage):
         earlier = load_trained(context.checkpoint(stage.start), stage_agent(context, source), context.seeds)
-    card, whole = context.plan.card, stage.relabel is not None
-    material = prepare(card, _dataset(context, name), agent, stage.gamma, earlier, whole)
+    card, material = context.plan.card, _material(context, name, stage, agent, earlier)
     learner = Learner(agent, context.seeds, planned_updates(stage, card), stage.compile, stage.precision)
     if earlier is not None:
         on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
@@ -116,9 +117,17 @@ def stage_agent(context: Context, stage: TrainingStage) -> Agent[Any]:
     return make_agent(stage.agent, stage.config, task_sizes(context.plan.card))
 
 
-def _dataset(context: Context, name: str) -> Any:
-    source = context.plan.spec.data_of(name)
-    return None if source is None else context.plan.dataset(context.folder.data, source)
+def _material(
+    context: Context, name: str, stage: TrainingStage, agent: Agent[Any], earlier: Trained | None = None
+) -> Material:
+    """What the stage learns from, as a whole or passing through memory."""
+    source, card = context.plan.spec.data_of(name), context.plan.card
+    dataset = None if source is None else context.plan.dataset(context.folder.data, source)
+    if dataset is not None and stage.window is not None:
+        found = columns(dataset, stage.window.stored)
+        if found.starts[-1] > stage.window.rows:
+            return prepare_window(card, found, agent, stage, stage.window.rows, earlier)
+    return prepare(card, dataset, agent, stage.gamma, earlier, stage.relabel is not None)
 
 
 def _off_policy(
@@ -135,7 +144,7 @@ def _off_policy(
     goal = practice.pool.achieved.shape[1]
     ring = Replay.ring(task_sizes(card), goal, len(practice.seeds), stage.envs, capacity)
     data = material.replay if stage.seam.data == "keep" else None
-    share = offline_share(stage.seam.mix, int(data.size[0]) if data is not None else 0)
+    share = offline_share(stage.seam.mix, data.written() if data is not None else 0)
     plan = OnlinePlan(
         env_steps=stage.env_steps,
         envs=stage.envs,

@@ -72,7 +72,7 @@ class Watch:
         purge = None if resumed["step"] is None else resumed["step"] + 1
         self.tensorboard = TensorBoardLog(folder.tensorboard, schedule.phase, name, learner.seeds, purge)
         chunk = learner.agent.chunk
-        self.watched = sample(material.replay, chunk=chunk) if material.replay is not None else None
+        self.watched = sample(material.replay.at(0), chunk=chunk) if material.replay is not None else None
         self.elapsed = folder.elapsed(name)
         self.begun = self.saved_at = time.monotonic()
 
