@@ -23,7 +23,7 @@ from toolkit.pipeline.runner import run_pipeline
 from toolkit.stats import iqm
 
 RESULTS = Path(__file__).parent / "results" / "guard.json"
-RATE, TIMES = 1e-3, 30  # the critics' own rate, which serves the policy too
+RATE, TIMES = 3e-5, 30
 PIPELINE = f"""\
 name: guard
 description: The switch of the main job, to be ruined and guarded
