@@ -46,9 +46,8 @@ class UntrustedFile:
         self.path = path
         try:
             self._file = h5py.File(path, "r", locking=False)
-            size = path.stat().st_size
-            self._left, self._room = max(_ALWAYS_ALLOWED, size * MAX_EXPANSION), allowed_bytes(size)
-            self._allowed = self._room
+            self._left = max(_ALWAYS_ALLOWED, path.stat().st_size * MAX_EXPANSION)
+            self.let_go()
         except OSError as error:
             raise ToolkitError(f"{path}: expected a readable HDF5 file; {error}") from None
 
@@ -60,7 +59,7 @@ class UntrustedFile:
 
     def let_go(self) -> None:
         """The caller holds nothing more of what it has read, so that as much again may be read."""
-        self._room = self._allowed
+        self._room = MAX_BYTES
 
     def group(self, name: str) -> Any:
         """The group of that name at the top of the file."""

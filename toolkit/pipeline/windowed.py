@@ -33,8 +33,11 @@ def prepare_window(
     def block(index: int) -> Episodes:
         return relabel(card, checked(columns.part(*spans[index])), whole)
 
-    findings = tuple(shared([check(columns.part(*span), card) for span in spans]))
-    parts = [without_motion(block(index)) for index in range(len(spans))]
+    findings, parts = [], []
+    for span in spans:
+        imported = columns.part(*span)
+        findings.append(check(imported, card))
+        parts.append(without_motion(relabel(card, checked(imported), whole)))
     everything = merge(parts)
     seen = (drawn_inputs(card, block(index), whole) for index in range(len(spans)) if len(parts[index]))
     normalizer = earlier.normalizer if earlier else Normalizer.fit(seen)
@@ -51,4 +54,4 @@ def prepare_window(
 
     window = Window(sizes[filled], pack, min(rows, int(sizes.sum())), stage.batch_size)
     refuse_long_chunks(agent, window.at(0), whole, everything.select(kept))
-    return Material(normalizer, far, window, int(kept.sum()), findings)
+    return Material(normalizer, far, window, int(kept.sum()), tuple(shared(findings)))
