@@ -106,7 +106,6 @@ def listed(root: Path) -> list[Json]:
 
 def describe(imported: Imported, episodes: Episodes) -> Json:
     """Shape, lengths, returns, ends and share of success of `episodes`, with where they come from."""
-    returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
     success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
     return {
         **imported.source.summary(),
@@ -116,9 +115,14 @@ def describe(imported: Imported, episodes: Episodes) -> Json:
         "goal": episodes.achieved.shape[1],
         "action": episodes.action.shape[1],
         "length": _spread(episodes.lengths),
-        "return": _spread(returns),
+        "return": returns(episodes),
         "terminated_share": float(success.mean()),
     }
+
+
+def returns(episodes: Episodes) -> Json:
+    """The least, middle, largest and mean return of an episode."""
+    return _spread(np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1]))
 
 
 def _spread(values: Any) -> Json:

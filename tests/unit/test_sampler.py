@@ -21,7 +21,7 @@ from sampler_reference import (
 )
 
 from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, push, unpack
-from toolkit.data.sampler import HEADER, LEFT, RETURN
+from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
 from toolkit.types import Episodes, Spec, ToolkitError
 
 
@@ -83,6 +83,30 @@ def test_ring_batches_equal_the_reference_and_stay_inside_episodes(
             assert got[0, s, b, 10] == pytest.approx(total, abs=1e-5)
             want = 0.0 if window[-1][5] else 0.9 ** len(window)
             assert got[0, s, b, 11] == pytest.approx(want, rel=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(capacity=st.integers(4, 40), steps=st.integers(1, 120), envs=st.integers(1, 3), seed=st.integers(0, 1000))
+def test_a_ring_unrolls_to_what_was_pushed_last(capacity: int, steps: int, envs: int, seed: int) -> None:
+    ring, log = filled_ring(seed, 1, envs, capacity * envs, steps)
+    whole, starts = ring.unrolled()
+    assert starts[-1] == len(whole)
+    begin = 0
+    for pushed, size in zip(log, ring.size.tolist(), strict=True):
+        wanted: list = []  # rows from the newest to the oldest: a final one behind every end, and behind the last step
+        for number, (_, obs, action, reward, after, terminated, truncated) in enumerate(reversed(pushed)):
+            wanted += [(after, None, 0.0, False)] if number == 0 or terminated or truncated else []
+            wanted += [(obs, action, reward, terminated)]
+        wanted = wanted[:size][::-1]
+        wanted = wanted[wanted[0][1] is None :]
+        rows, begin = whole[begin : begin + len(wanted)], begin + len(wanted)
+        for row, (obs, action, reward, terminated) in zip(rows, wanted, strict=True):
+            assert (row[LEFT] == 0) == (action is None)
+            np.testing.assert_array_equal(row[HEADER : HEADER + 3], obs)
+            np.testing.assert_array_equal(row[HEADER + 3 :], np.zeros(2) if action is None else action)
+            assert (row[REWARD], bool(row[TERMINATED])) == (reward, terminated)
+    assert begin == len(whole)
+    np.testing.assert_array_equal(starts[1:], np.flatnonzero(whole[:, LEFT] == 0) + 1)
 
 
 @settings(max_examples=100, deadline=None)

@@ -141,6 +141,21 @@ class Replay:
         """Rows that one seed can draw from, final rows included."""
         return int(self.size[: max(self.streams_per_seed, 1)].sum())
 
+    def unrolled(self) -> tuple[FloatArray, IntArray]:
+        """The rows of a buffer in time, stream after stream, (R, W), and where its episodes start, (E + 1,).
+
+        An episode that still runs ends with its newest row; of one that is partly overwritten the rest is there.
+        """
+        parts, capacity = [], self.rows.shape[1]
+        for rows, size, head, begun in zip(self.rows, self.size, self.head, self.begun, strict=True):
+            oldest = (head + (begun > 0)) % capacity if size == capacity else 0
+            ordered = np.roll(rows, -oldest, axis=0)[:size]
+            left = ordered[:, LEFT] == FINAL
+            parts.append(ordered[int(np.argmin(left)) :])  # a final row without its episode says nothing
+        whole = np.concatenate(parts)
+        ends = np.flatnonzero(whole[:, LEFT] == FINAL) + 1
+        return whole, np.concatenate([[0], ends]).astype(np.int64)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Arrays that `restore` needs."""
         rows = self.rows[:, : int(self.size.max())].copy()

@@ -27,8 +27,10 @@ class Plan:
     inputs: dict[str, tuple[str, ...]]
 
     def dataset(self, root: Path, name: str) -> Path:
-        """Where a collect or import stage leaves its recording below the run's data root."""
-        return root / (dataset_id(self.recipes[name], self.card) if name in self.recipes else f"imported/{name}-v0")
+        """Where a stage leaves its recording below the run's data root."""
+        if name in self.recipes:
+            return root / dataset_id(self.recipes[name], self.card)
+        return root / f"{'recorded' if self.spec.stages[name].kind == 'record' else 'imported'}/{name}-v0"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,15 @@ from toolkit.agents import CONFIGS
 from toolkit.catalog import DATA
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
-from toolkit.pipeline.spec import CollectStage, EvaluateStage, ImportStage, OfflineStage, OnlineStage, StitchStage
+from toolkit.pipeline.spec import (
+    CollectStage,
+    EvaluateStage,
+    ImportStage,
+    OfflineStage,
+    OnlineStage,
+    RecordStage,
+    StitchStage,
+)
 from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard
 from toolkit.tasks.mazes import family
@@ -29,6 +37,7 @@ UPDATES = {
     **dict.fromkeys(("cql", "calql"), 60.0),
 }
 IMPORTED = 2e7  # bytes of a recording a second
+COPIED = 1e5  # transitions out of a buffer a second
 STARTING = 3.0  # seconds until a stage works
 COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
 EAGER = 0.4  # speed without it
@@ -72,6 +81,10 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
             path = find_data(stage.source, DATA)
             length = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
             return _entry(STARTING + length / IMPORTED, length)
+        case RecordStage():
+            source: Any = plan.spec.stages[stage.of]
+            steps = seeds * (stage.env_steps or source.env_steps)
+            return _entry(STARTING + steps / (pace.rate if stage.env_steps else COPIED), steps * ROW_BYTES)
         case OfflineStage():
             evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode

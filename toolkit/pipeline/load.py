@@ -18,6 +18,7 @@ from toolkit.pipeline.spec import (
     OfflineStage,
     OnlineStage,
     PipelineSpec,
+    RecordStage,
     Stage,
     StitchStage,
     TrainingStage,
@@ -75,6 +76,9 @@ def _problems(raw: Json) -> Iterator[Problem]:
                 yield from _catalogue("datasets", (*keys, "recipe"), stage.recipe)
             case ImportStage():
                 yield from _source((*keys, "source"), stage.source)
+            case RecordStage():
+                yield from _reference((*keys, "of"), stage.of, name, known, (OfflineStage, OnlineStage))
+                yield from _experience(keys, stage, known.get(stage.of))
             case EvaluateStage() | StitchStage():
                 for index, source in enumerate(stage.of):
                     yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
@@ -89,7 +93,7 @@ def _problems(raw: Json) -> Iterator[Problem]:
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
     if stage.data is not None:
-        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage, ImportStage))
+        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage, ImportStage, RecordStage))
     if isinstance(stage, OnlineStage):
         if stage.start is not None:
             yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))
@@ -100,8 +104,17 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
     needed = isinstance(stage, OfflineStage) or (stage.seam.data == "keep" and len(recordings) > 1)
     if needed and data_of(name, known) is None and None not in known.values():
         names = ", ".join(recordings) or "there is none"
-        text = f"expected the name of a stage of kind collect or import before this one ({names}), got nothing"
+        text = f"expected the name of a stage of kind collect, import or record before this one ({names}), got nothing"
         yield Problem((*keys, "data"), text)
+
+
+def _experience(keys: Keys, stage: RecordStage, source: Stage | None) -> Iterator[Problem]:
+    """Only practice with a buffer leaves something to take."""
+    if stage.env_steps is None and isinstance(source, OfflineStage | OnlineStage):
+        kept = isinstance(source, OnlineStage) and source.agent in CONFIGS and not CONFIGS[source.agent].on_policy
+        if not kept:
+            why = f"{stage.of} keeps nothing of what it saw; expected a number of steps for its policies to play"
+            yield Problem((*keys, "env_steps"), f"{why}, got null")
 
 
 def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem]:

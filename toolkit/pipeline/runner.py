@@ -119,7 +119,8 @@ def _line(manifest: Json) -> str:
         measure = judged_by(result)
         low, high = result[measure]["ci95"]
         return f"{measure} {number(result[measure]['iqm'])} ({number(low)} to {number(high)})"
-    return f"{result['episodes']:,} episodes, {result['transitions']:,} transitions"
+    recorded = f"{result['episodes']:,} episodes, {result['transitions']:,} transitions"
+    return f"{recorded}, mean return {number(result['returns']['mean'])}"
 
 
 def _preview(plan: Plan, folder: RunFolder, again: set[str]) -> Json:

@@ -64,6 +64,17 @@ class ImportStage(Strict):
     """Numbers of an observation that are the achieved goal, FIRST:END, in a file without goals."""
 
 
+class RecordStage(Strict):
+    """Record what a trained stage does, or all that it saw while it learned."""
+
+    kind: Literal["record"]
+    of: str
+    """Training stage whose policies act."""
+    env_steps: PositiveInt | None = None
+    """Steps of each seed, played by the finished policies with the noise of their practice; null takes what an online
+    stage saw while it learned."""
+
+
 class WindowRule(Strict):
     """A recording that passes through memory, from columns on disk that are made of it once."""
 
@@ -81,7 +92,7 @@ class _Training(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
     """Hyper-parameters of the algorithm; its own defaults for the rest."""
     data: str | None = None
-    """Collect or import stage whose recording to train on; null means the only one before this stage."""
+    """Collect, import or record stage whose recording to train on; null means the only one before this stage."""
     window: WindowRule | None = None
     """For a recording larger than memory; null holds all of it."""
     batch_size: PositiveInt = 256
@@ -151,6 +162,11 @@ class OnlineStage(_Training):
     eval_every_later: PositiveInt = 2_000
     """Environment steps between two evaluations after that."""
 
+    @property
+    def capacity(self) -> int:
+        """Transitions of new experience kept for each seed. An episode takes one more, so twice the steps hold all."""
+        return self.buffer_capacity or 2 * self.env_steps
+
 
 class EvaluateStage(Strict):
     """Measure finished policies, all over the same episodes."""
@@ -179,10 +195,8 @@ class StitchStage(Strict):
 
 
 TrainingStage = OfflineStage | OnlineStage
-RecordingStage = CollectStage | ImportStage
-Stage = Annotated[
-    CollectStage | ImportStage | OfflineStage | OnlineStage | EvaluateStage | StitchStage, Field(discriminator="kind")
-]
+RecordingStage = CollectStage | ImportStage | RecordStage
+Stage = Annotated[RecordingStage | TrainingStage | EvaluateStage | StitchStage, Field(discriminator="kind")]
 
 
 class PipelineSpec(Strict):
@@ -214,7 +228,7 @@ class PipelineSpec(Strict):
             block["config"] = {key: config[key] for key in config if key in _SHARED and key in known}
 
     def data_of(self, name: str) -> str | None:
-        """The collect stage a training stage learns from, None where there is none."""
+        """The stage whose recording a training stage learns from, None where there is none."""
         return data_of(name, self.stages)
 
 
@@ -241,6 +255,10 @@ def _what(stage: Stage, seeds: int) -> str:
             return f"record {stage.episodes or 'all'} episodes of {stage.recipe}"
         case ImportStage():
             return f"take the recording {stage.source}"
+        case RecordStage(env_steps=None):
+            return f"record what {stage.of} saw"
+        case RecordStage():
+            return f"record {stage.env_steps:,} env steps of {stage.of} for {seeds} seeds"
         case OfflineStage():
             return f"{stage.agent}: {stage.updates:,} updates of {stage.batch_size} for {seeds} seeds"
         case OnlineStage():
@@ -259,6 +277,8 @@ def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
     match spec.stages[name]:
         case CollectStage() | ImportStage():
             return ()
+        case RecordStage(of=source):
+            return (source,)
         case EvaluateStage(of=of):
             return of
         case StitchStage(of=of):
@@ -280,7 +300,7 @@ def data_of(name: str, stages: Mapping[str, Any]) -> str | None:
 
 
 def recordings_before(name: str, stages: Mapping[str, Any]) -> list[str]:
-    """Collect and import stages that come before a stage."""
+    """Stages that leave a recording and come before a stage."""
     return [other for other in before(name, stages) if isinstance(stages[other], RecordingStage)]
 
 

@@ -14,6 +14,7 @@ from toolkit.data.importers.options import Options, columns
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.pictures import write_pieces, write_routes
+from toolkit.pipeline.record import run_record
 from toolkit.pipeline.spec import (
     CollectStage,
     EvaluateStage,
@@ -21,6 +22,7 @@ from toolkit.pipeline.spec import (
     OfflineStage,
     OnlineStage,
     RecordingStage,
+    RecordStage,
     StitchStage,
 )
 from toolkit.pipeline.stitch import run_stitch
@@ -28,7 +30,7 @@ from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
 from toolkit.processes import cores
-from toolkit.recordings import find_data, open_parts, provenance, read_places, write
+from toolkit.recordings import find_data, open_parts, provenance, read_places, returns, write
 from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel, unseen_env
 from toolkit.types import Json, ToolkitError
@@ -41,6 +43,8 @@ def run_stage(context: Context, name: str, found: Found | None) -> Json:
             return run_collect(context, name, stage)
         case ImportStage() as stage:
             return run_import(context, name, stage)
+        case RecordStage() as stage:
+            return _recorded(context, name, run_record(context, name, stage))
         case OfflineStage() as stage:
             return run_offline(context, name, stage, found)
         case OnlineStage() as stage:
@@ -126,7 +130,11 @@ def _recorded(context: Context, name: str, dataset: Path) -> Json:
     episodes = relabel(card, recorded)
     if card.in_maze:
         write_pieces(context.folder.stage(name) / "pieces.json", episodes)
-    result: Json = {"episodes": len(recorded), "transitions": recorded.transitions}
+    result: Json = {
+        "episodes": len(recorded),
+        "transitions": recorded.transitions,
+        "returns": returns(episodes),
+    }
     if card.goal_xy is not None:
         result["exits"] = exits(episodes, card.maze)
         result["coverage"] = coverage(episodes, card.maze, card.goal_xy, card.goal.radius).summary()

@@ -24,7 +24,7 @@ from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, TrainingStage
 from toolkit.pipeline.watch import Schedule, Watch
 from toolkit.pipeline.windowed import prepare_window
-from toolkit.tasks import EnvPool, TaskCard
+from toolkit.tasks import EnvPool, TaskCard, unseen_env
 from toolkit.train import (
     Hooks,
     Memory,
@@ -139,10 +139,7 @@ def _off_policy(
     guard: Guard | None,
 ) -> tuple[Memory, Loop]:
     """A ring for each environment, and the loop that draws batches from it and from the recording."""
-    # An episode takes one row more than it has steps, so that twice the steps hold everything.
-    capacity = stage.buffer_capacity or 2 * stage.env_steps
-    goal = practice.pool.achieved.shape[1]
-    ring = Replay.ring(task_sizes(card), goal, len(practice.seeds), stage.envs, capacity)
+    ring = practice_ring(card, len(practice.seeds), stage.envs, stage.capacity)
     data = material.replay if stage.seam.data == "keep" else None
     share = offline_share(stage.seam.mix, data.written() if data is not None else 0)
     plan = OnlinePlan(
@@ -161,6 +158,12 @@ def _off_policy(
         relabel=goal_rule(card, stage, learner.agent),
     )
     return ring, partial(online_loop, learner, data, practice, ring, plan)
+
+
+def practice_ring(card: TaskCard, seeds: int, envs: int, capacity: int) -> Replay:
+    """Room for what so many environments of each seed see."""
+    env = unseen_env(card)
+    return Replay.ring(env.sizes, env.goal_dim, seeds, envs, capacity)
 
 
 def _on_policy(stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice) -> tuple[Memory, Loop]:
