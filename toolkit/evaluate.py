@@ -9,6 +9,7 @@ results are equal to the last bit.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ import torch
 from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
-from toolkit.tasks import Chunks, EnvPool, TaskCard
+from toolkit.tasks import Chunks, EnvPool, TaskCard, unseen_env
 from toolkit.types import FloatArray, IntArray, Json, ToolkitError
 
 Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1], or chunks of h: (S, N, h A)
@@ -29,7 +30,8 @@ Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes 
 
 LANES = 16  # episodes a seed plays at once
 SHARE = 25  # episodes a seed plays in one share of the work
-WORTH = 100_000  # environment steps that repay the start of a process, some seconds
+WORTH = 10.0  # seconds of playing that repay the start of a process
+PROBE = 20  # steps by which a simulator is timed
 
 
 class Route(NamedTuple):
@@ -148,11 +150,26 @@ def evaluate(
     plan = _Plan(card, seeds, episodes, cells, base_seed, record_routes, first, ends, gamma)
     shares = plan.shares()
     count = _Count(plan, progress)
-    workers = min(workers, len(shares), seeds * (episodes - first) * card.max_episode_steps // WORTH)
+    workers = min(workers, len(shares))
+    if workers > 1:
+        workers = min(workers, int(seeds * (episodes - first) * _seconds(card) / WORTH))
     if workers <= 1:
         with _one_thread():
             return join([_play(act, plan, share, count) for share in shares])
     return join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
+
+
+def _seconds(card: TaskCard) -> float:
+    """What an episode takes at most in one simulator: an ant's step costs as much as eight of a ball's."""
+    env = unseen_env(card)
+    still = np.zeros(env.sizes.action_dim, np.float32)
+    env.reset(seed=0)
+    begun = time.perf_counter()
+    for _ in range(PROBE):
+        *_, terminated, truncated, _ = env.step(still)
+        if terminated or truncated:
+            env.reset(seed=0)
+    return (time.perf_counter() - begun) / PROBE * card.max_episode_steps
 
 
 class _Count:

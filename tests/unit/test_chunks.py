@@ -88,7 +88,7 @@ def outcome(result: EvalResult) -> list[bytes]:
 
 def test_an_evaluation_plays_chunks_from_each_episodes_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one environment does alone, whatever lane an episode is played in and however many processes there are."""
-    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1e-9)
     result = evaluate(planned, CARD, seeds=2, episodes=30, base_seed=5, record_routes=True)
     assert outcome(evaluate(planned, CARD, seeds=2, episodes=30, base_seed=5, workers=2)) == outcome(result)
     assert result.routes is not None

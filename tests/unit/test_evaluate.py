@@ -171,7 +171,7 @@ def test_few_episodes_start_no_process() -> None:
 
 
 def test_bad_policies_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1e-9)
     with pytest.raises(ToolkitError, match="not finite"):
         evaluate(Diverged(), CARD, seeds=1, episodes=1)
     with pytest.raises(ToolkitError, match="workers=1"):

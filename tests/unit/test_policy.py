@@ -195,7 +195,7 @@ def test_stable_baselines3_evaluates_it() -> None:
 
 
 def test_workers_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1e-9)
     learner, tensors, meta = parts()
     policy = Policy({k: torch.as_tensor(v) for k, v in tensors.items()}, meta)
     assert pickle.loads(pickle.dumps(policy)).agent_name == "iql"

@@ -255,7 +255,7 @@ def test_only_a_maze_has_ways() -> None:
 
 def test_evaluation_speaks_of_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     """No success, no route; the same numbers for any number of processes; discounted as it was played."""
-    monkeypatch.setattr("toolkit.evaluate.WORTH", 1)
+    monkeypatch.setattr("toolkit.evaluate.WORTH", 1e-9)
     card = load_card("cartpole")
     found = [
         evaluate(balance, card, 2, SHARE + 5, workers=workers, record_routes=True, gamma=0.9) for workers in (1, 2)
