@@ -9,7 +9,6 @@ results are equal to the last bit.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -22,7 +21,7 @@ import torch
 from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
-from toolkit.tasks import Chunks, EnvPool, TaskCard, unseen_env
+from toolkit.tasks import Chunks, EnvPool, TaskCard, step_seconds
 from toolkit.types import FloatArray, IntArray, Json, ToolkitError
 
 Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1], or chunks of h: (S, N, h A)
@@ -31,7 +30,6 @@ Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes 
 LANES = 16  # episodes a seed plays at once
 SHARE = 25  # episodes a seed plays in one share of the work
 WORTH = 10.0  # seconds of playing that repay the start of a process
-PROBE = 20  # steps by which a simulator is timed
 
 
 class Route(NamedTuple):
@@ -152,24 +150,11 @@ def evaluate(
     count = _Count(plan, progress)
     workers = min(workers, len(shares))
     if workers > 1:
-        workers = min(workers, int(seeds * (episodes - first) * _seconds(card) / WORTH))
+        workers = min(workers, int(seeds * (episodes - first) * card.max_episode_steps * step_seconds(card) / WORTH))
     if workers <= 1:
         with _one_thread():
             return join([_play(act, plan, share, count) for share in shares])
     return join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
-
-
-def _seconds(card: TaskCard) -> float:
-    """What an episode takes at most in one simulator: an ant's step costs as much as eight of a ball's."""
-    env = unseen_env(card)
-    still = np.zeros(env.sizes.action_dim, np.float32)
-    env.reset(seed=0)
-    begun = time.perf_counter()
-    for _ in range(PROBE):
-        *_, terminated, truncated, _ = env.step(still)
-        if terminated or truncated:
-            env.reset(seed=0)
-    return (time.perf_counter() - begun) / PROBE * card.max_episode_steps
 
 
 class _Count:

@@ -16,7 +16,8 @@ from toolkit.agents import CONFIGS, AgentConfig
 from toolkit.config import ConfigError, dump, validate
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.mix import FixedMix
-from toolkit.pipeline.spec import OfflineStage, OnlineStage, PipelineSpec, plan
+from toolkit.pipeline.outline import outline
+from toolkit.pipeline.spec import OfflineStage, OnlineStage, PipelineSpec
 
 HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n"
 GOOD = """\
@@ -39,7 +40,7 @@ def test_a_good_pipeline(tmp_path: Path) -> None:
     assert (finetune.utd, finetune.eval_every, finetune.eval_dense_until, spec.seeds) == (4, 500, 10_000, (5,))
     assert finetune.seam.mix == FixedMix(offline=0.5)
     assert (spec.data_of("pretrain"), spec.data_of("finetune")) == ("demos", "demos")
-    assert [row.inputs for row in plan(spec)] == [(), ("demos",), ("pretrain", "demos"), ("pretrain", "finetune")]
+    assert [row.inputs for row in outline(spec)] == [(), ("demos",), ("pretrain", "demos"), ("pretrain", "finetune")]
     assert validate(PipelineSpec, dump(spec)) == (spec, [])
 
 
@@ -172,8 +173,8 @@ ALONE = """\
 )
 def test_what_means_nothing_to_an_on_policy_agent(tmp_path: Path, setting: str, problem: str) -> None:
     spec = load(tmp_path, ALONE, ["practise.rollout=64"])
-    assert plan(spec)[-1].what == "gae: 10,000 env steps for 3 seeds, rollouts of 64 steps"
-    assert plan(load(tmp_path, ALONE))[-1].what.endswith("rollouts of the longest episode")
+    assert outline(spec)[-1].what == "gae: 10,000 env steps for 3 seeds, rollouts of 64 steps"
+    assert outline(load(tmp_path, ALONE))[-1].what.endswith("rollouts of the longest episode")
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, ALONE, re.split(r" (?=practise\.)", setting))
     assert any(problem in line for line in caught.value.problems), str(caught.value)
@@ -271,7 +272,7 @@ def test_the_schema_describes_every_field() -> None:
 
 def test_stitches_are_counted_on_one_recording(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD + "  stitch: {kind: stitch, of: [pretrain, finetune]}\n")
-    assert plan(spec)[-1].inputs == ("pretrain", "finetune", "demos")
+    assert outline(spec)[-1].inputs == ("pretrain", "finetune", "demos")
     more = "more: {kind: collect, recipe: navigate}\n  other: {kind: offline, agent: bc, updates: 9, data: more}\n"
     two = GOOD.replace("finetune:", more + "  finetune:")
     with pytest.raises(ConfigError, match="one and the same recording, got demos, more"):

@@ -24,6 +24,7 @@ from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.goals import check_goals
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.material import make_agent, task_sizes
+from toolkit.pipeline.outline import outline
 from toolkit.pipeline.seam import carry
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -36,7 +37,6 @@ from toolkit.pipeline.spec import (
     Stage,
     StitchStage,
     TrainingStage,
-    plan,
 )
 from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard, load_card, unseen_env
@@ -68,7 +68,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     for block in resolved["stages"].values():
         if "agent" in block:
             block["config"] = dump(CONFIGS[block["agent"]].model_validate(block["config"]))
-    inputs = {row.stage: row.inputs for row in plan(spec)}
+    inputs = {row.stage: row.inputs for row in outline(spec)}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
     _check_recordings(made)
     _check_task(made)

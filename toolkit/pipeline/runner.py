@@ -15,8 +15,8 @@ from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
 from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose, write_json, write_text
 from toolkit.pipeline.interrupt import Interrupt
+from toolkit.pipeline.outline import outline
 from toolkit.pipeline.plan import dependents, make_plan
-from toolkit.pipeline.spec import plan as rows_of
 from toolkit.pipeline.stages import find_checkpoint, leftovers, run_stage
 from toolkit.pipeline.summary import peak_rss_mb, summarise_run, versions
 from toolkit.report import write_report
@@ -128,7 +128,7 @@ def _preview(plan: Plan, folder: RunFolder, again: set[str]) -> Json:
     costs = estimate(plan)
     stages, lines = [], [f"{plan.spec.name} into {folder.root}"]
     seconds = megabytes = 0.0
-    for row in rows_of(plan.spec):
+    for row in outline(plan.spec):
         skipped = row.stage not in again and folder.finished(row.stage, plan.keys[row.stage]) is not None
         cost = costs["stages"][row.stage]
         stages.append({**row._asdict(), "skipped": skipped, **cost})

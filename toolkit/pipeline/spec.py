@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -230,62 +230,6 @@ class PipelineSpec(Strict):
     def data_of(self, name: str) -> str | None:
         """The stage whose recording a training stage learns from, None where there is none."""
         return data_of(name, self.stages)
-
-
-class PlanRow(NamedTuple):
-    """One stage in words."""
-
-    stage: str
-    kind: str
-    what: str
-    inputs: tuple[str, ...]
-
-
-def plan(spec: PipelineSpec) -> list[PlanRow]:
-    """What the pipeline will do, stage by stage."""
-    return [
-        PlanRow(name, stage.kind, _what(stage, len(spec.seeds)), _inputs(name, spec))
-        for name, stage in spec.stages.items()
-    ]
-
-
-def _what(stage: Stage, seeds: int) -> str:
-    match stage:
-        case CollectStage():
-            return f"record {stage.episodes or 'all'} episodes of {stage.recipe}"
-        case ImportStage():
-            return f"take the recording {stage.source}"
-        case RecordStage(env_steps=None):
-            return f"record what {stage.of} saw"
-        case RecordStage():
-            return f"record {stage.env_steps:,} env steps of {stage.of} for {seeds} seeds"
-        case OfflineStage():
-            return f"{stage.agent}: {stage.updates:,} updates of {stage.batch_size} for {seeds} seeds"
-        case OnlineStage():
-            if CONFIGS[stage.agent].on_policy:
-                length = f"{stage.rollout:,} steps" if stage.rollout else "the longest episode"
-                return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, rollouts of {length}"
-            warm = f", the first {stage.warmup_steps:,} frozen" if stage.warmup_steps else ""
-            return f"{stage.agent}: {stage.env_steps:,} env steps for {seeds} seeds, {stage.utd:g} updates a step{warm}"
-        case EvaluateStage():
-            return f"{stage.episodes} episodes a seed from {stage.starts} starts"
-        case StitchStage():
-            return f"{stage.episodes} episodes a seed for each number of stitches"
-
-
-def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
-    match spec.stages[name]:
-        case CollectStage() | ImportStage():
-            return ()
-        case RecordStage(of=source):
-            return (source,)
-        case EvaluateStage(of=of):
-            return of
-        case StitchStage(of=of):
-            return (*of, *filter(None, [spec.data_of(of[0])]))
-        case stage:
-            start = stage.start if isinstance(stage, OnlineStage) else None
-            return tuple(source for source in (start, spec.data_of(name)) if source)
 
 
 def data_of(name: str, stages: Mapping[str, Any]) -> str | None:

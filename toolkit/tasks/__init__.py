@@ -4,7 +4,7 @@ from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
 from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
-from toolkit.tasks.pool import EnvPool, unseen_env
+from toolkit.tasks.pool import EnvPool, step_seconds, unseen_env
 from toolkit.tasks.relabel import relabel
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "load_card",
     "make_env",
     "relabel",
+    "step_seconds",
     "unseen_env",
 ]

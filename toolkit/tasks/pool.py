@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.types import BoolArray, FloatArray, IntArray, Observation
 
 _COMPILED = 8  # mazes kept
+_PROBE = 20  # steps by which a simulator is timed
 _compiled: dict[str, TaskEnv] = {}
 
 
@@ -25,6 +27,19 @@ def unseen_env(card: TaskCard) -> TaskEnv:
             del _compiled[next(iter(_compiled))]
         _compiled[key] = make_env(card)
     return _compiled[key].twin()
+
+
+def step_seconds(card: TaskCard) -> float:
+    """What a step takes in one simulator: an ant's as long as eight of a ball's."""
+    env = unseen_env(card)
+    still = np.zeros(env.sizes.action_dim, np.float32)
+    env.reset(seed=0)
+    begun = time.perf_counter()
+    for _ in range(_PROBE):
+        *_, terminated, truncated, _ = env.step(still)
+        if terminated or truncated:
+            env.reset(seed=0)
+    return (time.perf_counter() - begun) / _PROBE
 
 
 class EnvPool:
