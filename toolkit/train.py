@@ -239,10 +239,7 @@ def online_loop(
     ready = False  # whether the ring has what a batch is drawn from, a whole chunk
     while practice.env_step < plan.env_steps:
         t = practice.step(learner)
-        push(
-            ring, t.obs, t.action, t.reward, t.next_obs, t.achieved, t.next_achieved, t.terminated, t.truncated,
-            plan.gamma, practice.pool.card.cut_value(plan.gamma),
-        )  # fmt: skip
+        store(ring, t, plan.gamma, practice.pool.card.cut_value(plan.gamma))
         step = practice.env_step
         ready = ready or ring.holds(learner.agent.chunk, plan.relabel is None)
         if step > plan.warmup_steps and ready:
@@ -263,6 +260,14 @@ def online_loop(
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
         hooks.tick(step, partial(online_state, learner, practice, ring))
+
+
+def store(ring: Replay, t: Taken, gamma: float, cut_value: float) -> None:
+    """Append a step of every environment to the ring that keeps its own."""
+    push(
+        ring, t.obs, t.action, t.reward, t.next_obs, t.achieved, t.next_achieved, t.terminated, t.truncated, gamma,
+        cut_value,
+    )  # fmt: skip
 
 
 def online_state(learner: Learner, practice: Practice, memory: Memory) -> Saved:

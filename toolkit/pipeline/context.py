@@ -30,7 +30,7 @@ class Plan:
         """Where a stage leaves its recording below the run's data root."""
         if name in self.recipes:
             return root / dataset_id(self.recipes[name], self.card)
-        return root / f"{'recorded' if self.spec.stages[name].kind == 'record' else 'imported'}/{name}-v0"
+        return root / f"{self.spec.stages[name].kind}ed/{name}-v0"  # imported or recorded
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from toolkit import catalog
 from toolkit.agents import CONFIGS
@@ -18,6 +18,7 @@ from toolkit.pipeline.spec import (
     OfflineStage,
     OnlineStage,
     PipelineSpec,
+    RecordingStage,
     RecordStage,
     Stage,
     StitchStage,
@@ -93,7 +94,7 @@ def _problems(raw: Json) -> Iterator[Problem]:
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
     if stage.data is not None:
-        yield from _reference((*keys, "data"), stage.data, name, known, (CollectStage, ImportStage, RecordStage))
+        yield from _reference((*keys, "data"), stage.data, name, known, get_args(RecordingStage))
     if isinstance(stage, OnlineStage):
         if stage.start is not None:
             yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))

@@ -63,9 +63,13 @@ def task_sizes(card: TaskCard) -> Spec:
 def load_trained(folder: Path, agent: Agent[Any], seeds: list[int]) -> Trained:
     """Weights, normaliser and far starts of a stage's newest checkpoint."""
     tensors, meta = checkpoint.load(folder)
-    normalizer = Normalizer(np.asarray(tensors[MEAN]), np.asarray(tensors[STD]))
     far = [(int(row), int(col)) for row, col in meta["policy"]["far_starts"]]
-    return Trained(restore_state(tensors, agent, len(seeds), torch.device("cpu")), normalizer, far)
+    return Trained(restore_state(tensors, agent, len(seeds), torch.device("cpu")), fitted(tensors), far)
+
+
+def fitted(tensors: dict[str, torch.Tensor]) -> Normalizer:
+    """The normaliser in a checkpoint."""
+    return Normalizer(np.asarray(tensors[MEAN]), np.asarray(tensors[STD]))
 
 
 def restore_state(tensors: dict[str, torch.Tensor], agent: Agent[Any], seeds: int, device: torch.device) -> Any:

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from toolkit import checkpoint
-from toolkit.data.replay import Normalizer, Replay, push
+from toolkit.data.replay import Normalizer, Replay
 from toolkit.data.sampler import HEADER, REWARD, TERMINATED
 from toolkit.learner import Learner
 from toolkit.pipeline.context import Context
-from toolkit.pipeline.material import load_trained
+from toolkit.pipeline.material import fitted, load_trained
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, RecordStage
 from toolkit.pipeline.training import practice_ring, stage_agent
 from toolkit.recordings import write
 from toolkit.tasks import EnvPool, TaskCard
-from toolkit.train import Practice
+from toolkit.train import Practice, store
 from toolkit.types import Episodes
 
 LANES = 10  # environments of each seed
@@ -27,24 +27,24 @@ def run_record(context: Context, name: str, stage: RecordStage) -> Path:
     """Write the recording into the run's Minari root, seed after seed; the data set's folder."""
     card, source = context.plan.card, context.plan.spec.stages[stage.of]
     assert isinstance(source, OfflineStage | OnlineStage)
-    folder, agent = context.checkpoint(stage.of), stage_agent(context, source)
-    trained = load_trained(folder, agent, context.seeds)
+    folder = context.checkpoint(stage.of)
     if stage.env_steps is None:
         assert isinstance(source, OnlineStage)
         context.console.stage_started(name, 1, "recordings")
-        ring = practice_ring(card, len(context.seeds), source.envs, source.capacity)
-        prefix = "practice/"
-        ring.restore({key.removeprefix(prefix): leaf for key, leaf in checkpoint.load(folder)[0].items()})
+        tensors, _ = checkpoint.load(folder)
+        ring, normalizer = practice_ring(card, len(context.seeds), source.envs, source.capacity), fitted(tensors)
+        ring.restore({key.removeprefix("practice/"): leaf for key, leaf in tensors.items()})
         context.console.advance(1)
     else:
         context.console.stage_started(name, stage.env_steps, "env steps")
-        learner = Learner(agent, context.seeds, 0, compile="off")
-        learner.state = trained.state
-        ring = _play(context, learner, trained.normalizer, stage.env_steps)
+        learner = Learner(stage_agent(context, source), context.seeds, 0, compile="off")
+        trained = load_trained(folder, learner.agent, context.seeds)
+        learner.state, normalizer = trained.state, trained.normalizer
+        ring = _play(context, learner, normalizer, stage.env_steps)
     dataset = context.plan.dataset(context.folder.data, name)
     made = {"command": "record", "of": [stage.of], "agent": source.agent, "seeds": context.seeds}
     identity = dataset.relative_to(context.folder.data).as_posix()
-    episodes = _episodes(ring, card, trained.normalizer)
+    episodes = _episodes(ring, card, normalizer)
     return write([episodes], identity, context.folder.data, made=made, card=card, replace=True)
 
 
@@ -56,10 +56,7 @@ def _play(context: Context, learner: Learner, normalizer: Normalizer, env_steps:
     ring = practice_ring(card, seeds, envs, 2 * env_steps)
     practice.start()
     while practice.env_step < env_steps:
-        t = practice.step(learner)
-        push(
-            ring, t.obs, t.action, t.reward, t.next_obs, t.achieved, t.next_achieved, t.terminated, t.truncated, 1.0
-        )  # fmt: skip
+        store(ring, practice.step(learner), 1.0, 0.0)
         context.console.advance(practice.env_step)
     practice.pool.close()
     return ring
