@@ -70,7 +70,7 @@ def main() -> None:
     if arguments.tiny:
         return
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    collapsed = result["ruined"]["success"]["iqm"] < result["ruined"]["switch"]["before"] - 0.2
+    collapsed = result["ruined"]["lowest"] < result["ruined"]["switch"]["before"] - 0.2
     raise SystemExit(0 if collapsed and result["guarded_below_healthy"] <= 0.05 else 1)
 
 
