@@ -34,7 +34,8 @@ TINY = ["seeds=[0, 1]", "hidden=[16]"]
 def measure(maze: str, data: str, folder: Path, tiny: bool = False) -> dict[str, Any]:
     """What the advice chooses for one recording, and how well that does."""
     card, collected = load_card(maze), folder / "collected"
-    recording = {"kind": "collect", "recipe": data, "seed": SEED} | ({"episodes": 60} if tiny else {})
+    row = next(ladder.planned([maze], [data], ["bc"]))
+    recording = row.pipeline["stages"]["collect"] | {"seed": SEED} | ({"episodes": 60} if tiny else {})
     run_pipeline(write(folder, {"task": maze, "stages": {"recording": recording}}), out=collected, progress="plain")
     told = advise_on(dataset_id(load_recipe(data), card), collected / "data", card)
     choice = next(one for one in told["advice"] if one["role"] == "choice")
