@@ -1,7 +1,7 @@
 """Training on recordings and from a buffer of experience (level 3); `on_policy` has the loop without a buffer.
 
-A loop owns nothing that it does not hand to `hooks.save`: stop it at any checkpoint, start it again with what was
-saved, and every later bit is the same. Randomness is counter-based in the step, so there are no generators to keep.
+A loop hands all that it owns to `hooks.tick`: started again with what was saved, it comes to the same bits. Randomness
+is counter-based in the step, so there are no generators to keep.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ Values = dict[str, list[float]]
 Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors (a pytree) and JSON
 Schedule = Literal["constant", "cosine"]
 
-# Batches are drawn this many updates at a time.
-_BLOCK = 32
+_BLOCK = 32  # updates whose batches are drawn at a time
 # Added to the seeds of a run for the noise of its behaviour in the simulator, and for its episodes.
 _ACTION_STREAM, _EPISODE_STREAM = 1 << 40, 1 << 20
 
@@ -249,14 +248,13 @@ def online_loop(
             # Numbers far from the offline stage's, so that its batches do not come again.
             recorded = data.at(practice.grad_step) if data is not None else None
             batches = learner.receive(sampler.draw(practice.grad_step + (1 << 32), recorded, ring, rows))
-            for u, packed in enumerate(batches):
+            for packed in batches:
                 practice.grad_step += 1
                 critic_only = practice.grad_step % period > 0 or step <= plan.warmup_steps + plan.critic_steps
-                fresh = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
-                metrics = fresh if u == updates - 1 else metrics
+                metrics = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
-            shares = {"offline_share": (rows[0] / plan.batch_size).tolist()}
-            hooks.log(step, to_values(metrics) | shares | recent_means(practice))
+            values = to_values(metrics) | {"offline_share": (rows[0] / plan.batch_size).tolist()}
+            hooks.log(step, values | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
         hooks.tick(step, partial(online_state, learner, practice, ring))
