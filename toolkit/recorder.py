@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from toolkit.controllers import Recipe
 from toolkit.data.minari_writer import RecordedEpisode
-from toolkit.maze import Maze
+from toolkit.maze import Cell, Maze
 from toolkit.tasks import TaskEnv
-from toolkit.types import FloatArray, IntArray, Json, Observation
+from toolkit.types import FloatArray, IntArray, Observation
 
 PLACE = 3  # numbers that say where a recorder is: episode, seed of the environment, step
 
@@ -65,9 +65,8 @@ class Recorder:
         env_seed = int(rng.integers(2**31))
         self.place[:] = index, env_seed, 0
         maze = self._env.maze
-        cells = None if maze is None else self._recipe.draw_cells(maze, rng)
-        options = None if cells is None else dict(zip(("start_cell", "goal_cell"), cells, strict=True))
-        seen, actions, rewards, terminated = self._play(index, rng, env_seed, options)
+        cells = [] if maze is None else self._recipe.draw_cells(maze, rng)
+        seen, actions, rewards, terminated = self._play(index, rng, env_seed, cells)
         length = len(rewards)
         if maze is not None and self._recipe.routes == "stitch":
             route = np.array([observation["achieved_goal"] for observation in seen])
@@ -84,21 +83,26 @@ class Recorder:
         )
 
     def _play(
-        self, index: int, rng: np.random.Generator, env_seed: int, options: Json | None
+        self, index: int, rng: np.random.Generator, env_seed: int, cells: list[Cell]
     ) -> tuple[list[Observation], FloatArray, list[float], bool]:
         """Observations (T + 1), actions (at least T, A), rewards (T) and whether the goal was reached."""
         env, which = self._env, self._recipe.part_of(index)
         limit, acting = env.card.max_episode_steps, env.actions
+        options = {"start_cell": cells[0], "goal_cell": cells[-1]} if cells else None
         observation, _ = env.reset(seed=env_seed, options=options)
-        controller = self._controllers[which]
-        controller.reset(rng, observation, limit)
+        controller, aims = self._controllers[which], self._aims(rng, observation, cells[1:-1])
+        controller.reset(rng, observation | {"desired_goal": aims[0]} if aims else observation, limit)
         noise = self._recipe.parts[which].noise
         scale, shift = (rows.tolist() for rows in noise.draw(rng, limit, acting.control_dim))
         waiting = deque([(0.0,) * acting.control_dim] * noise.late(rng))
         actions = np.zeros((limit, acting.dim), np.float32)
+        there, given_up = env.card.reached, 1.0 / self._recipe.via_steps
         seen, rewards, place = [observation], list[float](), self.place
         for step, (action, share, offset) in enumerate(zip(actions, scale, shift, strict=True)):
             place[2] = step
+            if len(aims) > 1 and (there(observation["achieved_goal"], aims[0]) or rng.random() < given_up):
+                aims = aims[1:]
+                controller.reset(rng, observation | {"desired_goal": aims[0]}, limit)
             waiting.append(controller.act(observation))
             wanted = zip(waiting.popleft(), offset, strict=True)
             action[:] = acting.nearest([min(max(share[0] * number + extra, -1.0), 1.0) for number, extra in wanted])
@@ -108,6 +112,14 @@ class Recorder:
             if terminated or truncated:
                 break
         return seen, actions, rewards, terminated
+
+    def _aims(self, rng: np.random.Generator, observation: Observation, via: list[Cell]) -> list[FloatArray]:
+        """Where to go, one after the other: anywhere in the middle of each cell, and to the goal. (2,) in metres."""
+        if not via or self._env.maze is None:
+            return []
+        off = self._env.maze.scale / 4
+        places = self._env.maze.cell_to_xy(via) + rng.uniform(-off, off, (len(via), 2))
+        return [*places, observation["desired_goal"]]
 
 
 def within_span(maze: Maze, xy: npt.NDArray[np.float64], max_cells: int) -> int:

@@ -43,6 +43,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in 
     "iql_ddpgbc_goals": ("iql", {"extraction": "ddpgbc"}),
     "sac_goals": ("sac", {}),
     "cql_goals": ("cql", {}),
+    "hiql_places": ("hiql", {"places": True}),
     "qc_goals": ("qc", {"chunk": 3, "target_q": "min"}),
 }
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -59,6 +60,7 @@ def make(variant: str, hidden: tuple[int, ...] = (16, 16)) -> Agent[Any]:
     kind = AGENTS[name]
     discrete = not kind.continuous or variant.endswith("_discrete")
     spec = replace(GOAL_SPEC if kind.goals or variant.endswith("_goals") else SPEC, discrete=discrete)
+    spec = replace(spec, position_dim=2 if variant.endswith("_places") else 0)
     return make_agent(name, {"hidden": hidden, **options}, spec)
 
 

@@ -120,8 +120,10 @@ def test_the_table_is_that_of_the_shortest_ways() -> None:
     np.testing.assert_allclose(expectile_table(1 - 1e-6)[away], exact[away], atol=1e-3)
 
 
-def test_hiql_finds_values_waypoints_and_routes() -> None:
-    agent: Any = make("hiql", Spec(4, 2, goal_dim=2), polyak=0.05, expectile=0.9, beta=10.0, waypoint_steps=3)
+@pytest.mark.parametrize("places", [False, True])
+def test_hiql_finds_values_waypoints_and_routes(places: bool) -> None:
+    spec, options = Spec(4, 2, goal_dim=2, position_dim=2), {"expectile": 0.9, "beta": 10.0, "waypoint_steps": 3}
+    agent: Any = make("hiql", spec, polyak=0.05, places=places, **options)
     state = train(agent, 600, rows=256)
     v = agent.q(state, join(START, GOAL), torch.zeros(N * N, 2)).numpy()
     error = np.abs(v - expectile_table(0.9)[START, GOAL])

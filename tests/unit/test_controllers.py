@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,7 @@ from toolkit.controllers import Controller, Noise, RandomController, Recipe, Way
 from toolkit.controllers.fetch import PushController
 from toolkit.controllers.noise import DelayNoise
 from toolkit.data.minari import read_minari
-from toolkit.recorder import Recorder
+from toolkit.recorder import Recorder, within_span
 from toolkit.tasks import TaskEnv, load_card, make_env
 from toolkit.types import ToolkitError
 
@@ -304,8 +305,24 @@ def test_navigate_takes_the_farthest_where_nothing_is_far_enough() -> None:
     assert len(starts) == len(maze.free_cells)
 
 
+def test_on_the_way_other_places_are_aimed_at(tmp_path: Path) -> None:
+    recipe, card = load_recipe("stitch"), load_card("pointmaze-medium")
+    plain, farther = dump(recipe) | {"episodes": 40, "noise": {"kind": "none"}}, {}
+    for via in (0, 4):
+        made = Recipe.model_validate({**plain, "name": f"via-{via}", "via": via, "via_steps": 10.0})
+        assert len(made.draw_cells(card.maze, np.random.default_rng(0))) == via + 2
+        episodes = read_minari(collect(made, card, tmp_path))
+        farther[via] = 0
+        for start, stop in itertools.pairwise(episodes.starts):
+            assert within_span(card.maze, episodes.achieved[start:stop], recipe.max_cells) == stop - start - 1
+            goal = tuple(card.maze.xy_to_cell(episodes.desired[start]).tolist())
+            cells = card.maze.xy_to_cell(episodes.achieved[start:stop])
+            farther[via] += bool((np.diff(card.maze.distances_to(goal)[cells[:, 0], cells[:, 1]]) > 0).any())
+    assert farther[0] == 0 and farther[4] > 10
+
+
 def test_task_routes_leave_the_drawing_to_the_task() -> None:
-    assert load_recipe("mixture").draw_cells(load_card("pointmaze-medium").maze, np.random.default_rng(0)) is None
+    assert load_recipe("mixture").draw_cells(load_card("pointmaze-medium").maze, np.random.default_rng(0)) == []
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,14 @@ def test_waypoints_need_a_goal_that_is_seen(file: Path, monkeypatch: pytest.Monk
     plan = make_plan(file, plain)
     agent = AGENTS["iql"](AGENTS["iql"].Config(), make_env(CARD).sizes)
     assert goal_rule(plan.card, plan.spec.stages["gciql"], agent) == Relabel(Goals(own=1.0), 0.45, -1.0, 0.0)
+
+
+def test_places_are_for_mazes(tmp_path: Path) -> None:
+    file = tmp_path / "arm.yaml"
+    file.write_text(
+        "name: arm\ntask: fetch-reach\nstages:\n  collect: {kind: collect, recipe: arm, episodes: 2}\n"
+        "  hiql: {kind: offline, agent: hiql, updates: 1, config: {places: true}, relabel: {}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ToolkitError, match=r"hiql: places: true is for mazes, .*; expected false"):
+        make_plan(file, [])

@@ -10,7 +10,9 @@ from torch import Tensor
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import HIQLConfig
 from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak
-from toolkit.types import Batch, Metrics
+from toolkit.types import Batch, Metrics, Spec, ToolkitError
+
+_ZOOM = 2.0  # a waypoint is a fraction of the maze away, and inputs are best around 1
 
 
 class HIQLState(NamedTuple):
@@ -37,7 +39,9 @@ class HIQL(Agent[HIQLState]):
     Deviations: the upper level proposes the waypoint's goal itself and not a learned representation of it, since a
     goal is a few numbers here; it has no standard deviation (the authors' is 1). The lower level's depends on the
     state. Both levels read the same waypoint, which is the goal where that is nearer. Rewards may be n-step sums;
-    the lower level then judges its action by all n.
+    the lower level then judges its action by all n. With `places` V and `high` read (place, goal) for (s, g), and
+    `low` reads (s, w_goal - place): a robot that has to balance shows too little of a maze from each of its postures,
+    and the way to a waypoint nearby is a small difference of two places.
     """
 
     Config = HIQLConfig
@@ -47,6 +51,11 @@ class HIQL(Agent[HIQLState]):
     policies = ("low", "high")
     needs = frozenset({"waypoint"})
 
+    def __init__(self, cfg: HIQLConfig, spec: Spec) -> None:
+        super().__init__(cfg, spec)
+        if cfg.places and not spec.position_dim:
+            raise ToolkitError("hiql: places: true is for mazes, and this task is played in none; expected false")
+
     @property
     def waypoint_steps(self) -> int:
         """Steps from a state to the waypoint that the upper level learns to propose."""
@@ -55,15 +64,16 @@ class HIQL(Agent[HIQLState]):
     def init(self, generator: torch.Generator) -> HIQLState:
         """Fresh networks."""
         c, o, G = self.cfg, self.spec.obs_dim, self.spec.goal_dim
-        V = init_mlp([o, *c.hidden, 1], generator, members=2, layer_norm=c.layer_norm)
+        seen = self.spec.position_dim + G if c.places else o
+        V = init_mlp([seen, *c.hidden, 1], generator, members=2, layer_norm=c.layer_norm)
         low = init_policy(o, self.spec.action_dim, c.hidden, generator)
-        high = init_mlp([o, *c.hidden, G], generator)
+        high = init_mlp([seen, *c.hidden, G], generator)
         return HIQLState(optimised(V), optimised(low), optimised(high), V)
 
     def update(self, st: HIQLState, b: Batch) -> tuple[HIQLState, Metrics]:
         """V, both levels of the policy, the target."""
         lr = self.cfg.lr * b.lr_scale
-        there, here = values(st.V_targ, b.next_obs), values(st.V_targ, b.obs)  # (2, B)
+        there, here = self._values(st.V_targ, b.next_obs), self._values(st.V_targ, b.obs)  # (2, B)
         u = b.reward + b.discount * there.amin(0) - here.mean(0)
         V, m_V = st.V.descend(lambda p: self.loss_V(p, b.reward + b.discount * there, u, b), lr)
         high, m_high = st.high.descend(lambda p: self.loss_high(p, V.p, b), lr)
@@ -72,7 +82,7 @@ class HIQL(Agent[HIQLState]):
 
     def loss_V(self, p: Params, q: Tensor, u: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
         """Expectile regression without actions: the targets' advantage `u` gives the weight."""
-        v = values(p, b.obs)
+        v = self._values(p, b.obs)
         weight = torch.where(u < 0, 1.0 - self.cfg.expectile, self.cfg.expectile)
         loss = (weight * (q - v) ** 2).mean(-1).sum()
         return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
@@ -81,7 +91,7 @@ class HIQL(Agent[HIQLState]):
         """Imitate the waypoints from which the goal is nearer."""
         goal = self._goal(b.policy_obs)
         weight = self._weight(V, b.policy_obs, self._towards(b.waypoint, goal))
-        error = (mlp(p, b.policy_obs) - self._goal(b.waypoint)) ** 2
+        error = (mlp(p, self._map(b.policy_obs)) - self._goal(b.waypoint)) ** 2
         loss = 0.5 * (weight * error.sum(-1)).mean()
         return loss, {"loss/high": loss.detach(), "waypoint_error": error.mean().sqrt().detach()}
 
@@ -89,14 +99,28 @@ class HIQL(Agent[HIQLState]):
         """Imitate the actions after which the waypoint is nearer."""
         waypoint = self._goal(b.waypoint)
         obs = self._towards(b.obs, waypoint)
-        log_prob = policy(p, obs).log_prob(b.action)
+        log_prob = policy(p, self._walk(obs)).log_prob(b.action)
         loss = -(self._weight(V, obs, self._towards(b.next_obs, waypoint)) * log_prob).mean()
         return loss, {"loss/low": loss.detach(), "log_prob": log_prob.mean().detach()}
 
     def _weight(self, V: Params, before: Tensor, after: Tensor) -> Tensor:
         """Weight of a step from `before` to `after`, both (B, O) with the same goal, (B,)."""
-        gain = values(V, after).mean(0) - values(V, before).mean(0)
+        gain = self._values(V, after).mean(0) - self._values(V, before).mean(0)
         return torch.exp(self.cfg.beta * gain).clamp(max=self.cfg.weight_max)
+
+    def _values(self, p: Params, obs: Tensor) -> Tensor:
+        """Both values of states with goals, (..., O) -> (2, ...)."""
+        return mlp(p, self._map(obs)).squeeze(-1)
+
+    def _map(self, obs: Tensor) -> Tensor:
+        """What V and the upper level see of states with goals."""
+        return torch.cat([obs[..., : self.spec.position_dim], self._goal(obs)], -1) if self.cfg.places else obs
+
+    def _walk(self, obs: Tensor) -> Tensor:
+        """What the lower level sees of states with waypoints."""
+        if not self.cfg.places:
+            return obs
+        return self._towards(obs, _ZOOM * (self._goal(obs) - obs[..., : self.spec.position_dim]))
 
     def _goal(self, obs: Tensor) -> Tensor:
         return obs[..., self.spec.obs_dim - self.spec.goal_dim :]
@@ -107,17 +131,12 @@ class HIQL(Agent[HIQLState]):
 
     def propose(self, st: HIQLState, obs: Tensor) -> Tensor:
         """The goal that the upper level sets the lower one, (..., O) -> (..., G)."""
-        return mlp(st.high.p, obs)
+        return mlp(st.high.p, self._map(obs))
 
     def act(self, st: HIQLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample of the lower level; greedy with zero noise."""
-        return policy(st.low.p, self._towards(obs, self.propose(st, obs))).draw(noise)
+        return policy(st.low.p, self._walk(self._towards(obs, self.propose(st, obs)))).draw(noise)
 
     def q(self, st: HIQLState, obs: Tensor, action: Tensor) -> Tensor:
         """V(s, g), which knows no actions."""
-        return values(st.V.p, obs).mean(0)
-
-
-def values(p: Params, obs: Tensor) -> Tensor:
-    """Both values of states with goals, (..., O) -> (2, ...)."""
-    return mlp(p, obs).squeeze(-1)
+        return self._values(st.V.p, obs).mean(0)

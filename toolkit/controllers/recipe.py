@@ -163,6 +163,10 @@ class Recipe(Strict):
     """Shortest route of `navigate`, in cells; where no cell is that far the farthest are taken."""
     max_cells: int = Field(4, ge=1)
     """Longest piece of `stitch`, in cells."""
+    via: int = Field(0, ge=0, le=100)
+    """Places aimed at before the goal, one after the other, in `navigate` and `stitch`: recordings that show turns."""
+    via_steps: float = Field(40.0, ge=1)
+    """Steps after which a place on the way is given up for the next, on average, if it is not reached sooner."""
     keep: Literal["all", "success"] = "all"
     """Which of the episodes played are recorded."""
     controller: Driver | None = None
@@ -202,10 +206,10 @@ class Recipe(Strict):
             raise ToolkitError(f"recipe {self.name}: routes: {self.routes} needs a maze; expected task")
         return [part.controller.make(env_id, maze, control_dim) for part in self.parts]
 
-    def draw_cells(self, maze: Maze, rng: np.random.Generator) -> tuple[Cell, Cell] | None:
-        """Start and goal of one episode, or None where the task draws them."""
+    def draw_cells(self, maze: Maze, rng: np.random.Generator) -> list[Cell]:
+        """Start, places on the way and goal of one episode; nothing where the task draws start and goal."""
         if self.routes == "task":
-            return None
+            return []
         start = maze.free_cells[rng.integers(len(maze.free_cells))]
         away = {cell: maze.steps_between(start, cell) for cell in maze.free_cells if cell != start}
         if self.routes == "stitch":
@@ -213,7 +217,7 @@ class Recipe(Strict):
         else:
             least = min(self.min_cells, max(away.values()))
             choices = [cell for cell, steps in away.items() if steps >= least]
-        return start, choices[rng.integers(len(choices))]
+        return [start, *(choices[rng.integers(len(choices))] for _ in range(self.via + 1))]
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

@@ -19,6 +19,9 @@ class GoalConfig(AgentConfig):
 class HIQLConfig(GoalConfig):
     """Defaults of OGBench, except `hidden` (three layers of 512 there); it draws value goals 0.2 here, 0.5, 0.3."""
 
+    places: bool = False
+    """Whether V and the upper level see of a state its place in the maze alone, and only the lower level all of it:
+    for robots that have to balance."""
     waypoint_steps: PositiveInt = 25
     """Steps from a state to the waypoint that the upper level proposes."""
     expectile: Annotated[float, Field(gt=0, lt=1)] = 0.7
