@@ -44,7 +44,8 @@ INTRODUCTION = """\
 
 Every algorithm on one recording, offline and after 20,000 steps of practice. Made by
 `python benchmarks/ladder.py --page` from `benchmarks/results/ladder.json`; the settings are those of
-`pipelines/ladder.yaml` and the two beside it, which no row was tuned for one by one.
+`pipelines/ladder.yaml` and the two beside it, which no row was tuned for one by one. What is missing is still to be
+measured.
 
 Success is the interquartile mean over seeds of 100 episodes each, with its 95 % interval ([statistics](statistics.md)).
 On `stitch` episodes begin in the far cells, which no single recorded trajectory joins to the goal; on `navigate` and
