@@ -9,8 +9,10 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,13 +215,30 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGTERM, _terminated)
+    listen()
     atexit.register(gc.freeze)  # else the interpreter spends seconds tidying away what the compiler left
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to fail
     app()
 
 
+def listen() -> None:
+    """From now on SIGTERM ends the process as Ctrl-C does, and neither of them is lost."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.unraisablehook = _unraisable
+
+
 def _terminated(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one does not wait
     raise SystemExit(143)
+
+
+def _unraisable(ignored: Any) -> None:
+    """A signal that arrives in a callback of a weak reference comes again: Python ignores what is raised there."""
+    if not isinstance(ignored.exc_value, KeyboardInterrupt | SystemExit):
+        sys.__unraisablehook__(ignored)
+        return
+    number = signal.SIGINT if isinstance(ignored.exc_value, KeyboardInterrupt) else signal.SIGTERM
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
+    threading.Timer(0.01, os.kill, (os.getpid(), number)).start()

@@ -148,6 +148,21 @@ def test_interrupted(tmp_path: Path, number: signal.Signals, code: int) -> None:
     assert not list(tmp_path.glob("data/pointmaze/*")), "nothing half-written stays"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", -2), ("SIGTERM", 143)])
+def test_a_signal_in_a_callback_is_not_lost(name: str, code: int) -> None:
+    program = (
+        "import signal, time, weakref; from toolkit.cli import listen; listen()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Thing: pass\n"
+        f"thing = Thing(); kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name})); del thing\n"
+        "time.sleep(10); print('lost')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert "ignored" not in result.stderr
+
+
 def test_importing_the_package_costs_nothing() -> None:
     code = "import sys, toolkit; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules); print(dir(toolkit))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
