@@ -90,8 +90,8 @@ class Recorder:
         limit, acting = env.card.max_episode_steps, env.actions
         options = {"start_cell": cells[0], "goal_cell": cells[-1]} if cells else None
         observation, _ = env.reset(seed=env_seed, options=options)
-        controller, aims = self._controllers[which], self._aims(rng, observation, cells[1:-1])
-        controller.reset(rng, observation | {"desired_goal": aims[0]} if aims else observation, limit)
+        controller, aims = self._controllers[which], self._aims(rng, cells[1:-1])
+        controller.reset(rng, observation | aims[0], limit)
         noise = self._recipe.parts[which].noise
         scale, shift = (rows.tolist() for rows in noise.draw(rng, limit, acting.control_dim))
         waiting = deque([(0.0,) * acting.control_dim] * noise.late(rng))
@@ -100,9 +100,9 @@ class Recorder:
         seen, rewards, place = [observation], list[float](), self.place
         for step, (action, share, offset) in enumerate(zip(actions, scale, shift, strict=True)):
             place[2] = step
-            if len(aims) > 1 and (there(observation["achieved_goal"], aims[0]) or rng.random() < given_up):
+            if aims[0] and (there(observation["achieved_goal"], aims[0]["desired_goal"]) or rng.random() < given_up):
                 aims = aims[1:]
-                controller.reset(rng, observation | {"desired_goal": aims[0]}, limit)
+                controller.reset(rng, observation | aims[0], limit)
             waiting.append(controller.act(observation))
             wanted = zip(waiting.popleft(), offset, strict=True)
             action[:] = acting.nearest([min(max(share[0] * number + extra, -1.0), 1.0) for number, extra in wanted])
@@ -113,13 +113,13 @@ class Recorder:
                 break
         return seen, actions, rewards, terminated
 
-    def _aims(self, rng: np.random.Generator, observation: Observation, via: list[Cell]) -> list[FloatArray]:
-        """Where to go, one after the other: anywhere in the middle of each cell, and to the goal. (2,) in metres."""
+    def _aims(self, rng: np.random.Generator, via: list[Cell]) -> list[Observation]:
+        """What a controller is told in place of the goal, one after the other: places on the way, then nothing."""
         if not via or self._env.maze is None:
-            return []
-        off = self._env.maze.scale / 4
+            return [{}]
+        off = self._env.maze.scale / 4  # anywhere in the middle of each cell
         places = self._env.maze.cell_to_xy(via) + rng.uniform(-off, off, (len(via), 2))
-        return [*places, observation["desired_goal"]]
+        return [*({"desired_goal": place} for place in places), {}]
 
 
 def within_span(maze: Maze, xy: npt.NDArray[np.float64], max_cells: int) -> int:

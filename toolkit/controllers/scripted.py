@@ -19,7 +19,7 @@ class Controller(Protocol):
     """Something that acts on Dict observations for one episode at a time."""
 
     def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
-        """Begin an episode of at most `steps` steps; all the controller's randomness comes from `rng`."""
+        """Begin an episode of at most `steps` steps, or go on in it to another goal; all randomness is from `rng`."""
 
     def act(self, observation: Observation) -> Action:
         """The next action, A numbers; those outside [-1, 1] are clipped by who applies them."""
