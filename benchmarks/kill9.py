@@ -76,7 +76,7 @@ def _sha256(data: bytes) -> str:
 
 def _start(pipeline: Path, run: Path) -> subprocess.Popen[bytes]:
     """The command a user types, in a process group of its own."""
-    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "pipeline", str(pipeline)]
+    command = [sys.executable, "-m", "toolkit", "pipeline", str(pipeline)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     return subprocess.Popen(
         [*command, "--out", str(run), "--progress", "plain"],

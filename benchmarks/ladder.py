@@ -129,7 +129,7 @@ def measure(row: Row, overrides: list[str], runs: Path) -> dict[str, Any]:
     run = (runs / f"{row.task}-{row.data}").resolve()
     file = run.with_suffix(".yaml")
     file.write_text(render(row.pipeline), encoding="utf-8")
-    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "pipeline", str(file), "--json"]
+    command = [sys.executable, "-m", "toolkit", "pipeline", str(file), "--json"]
     command += ["--out", str(run), *[part for text in overrides for part in ("--set", text)]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     # a process for each: what one has compiled is of no use to the next

@@ -100,7 +100,7 @@ def start(workload: str, peers: Path | None) -> Worker:
 
 def refusal() -> float:
     """Seconds until a pipeline with a mistake is refused."""
-    command = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+    command = [sys.executable, "-m", "toolkit"]
     seconds = []
     for _ in range(5):
         began = perf_counter()

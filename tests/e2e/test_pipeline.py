@@ -226,8 +226,7 @@ def test_another_agent_brings_its_own_settings(pipeline: Path, tmp_path: Path) -
 
 def command(pipeline: Path, run: Path) -> subprocess.Popen[str]:
     """The command a user types."""
-    code = "from toolkit.cli import main; main()"
-    arguments = [sys.executable, "-c", code, "pipeline", str(pipeline), "--out", str(run), "--json"]
+    arguments = [sys.executable, "-m", "toolkit", "pipeline", str(pipeline), "--out", str(run), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

@@ -103,7 +103,7 @@ def test_starts(tmp_path: Path) -> None:
 
 def test_from_the_shell(tmp_path: Path) -> None:
     folder = save(tmp_path / "checkpoint", [])
-    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "evaluate", str(folder), "--episodes", "2"]
+    command = [sys.executable, "-m", "toolkit", "evaluate", str(folder), "--episodes", "2"]
     plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert plain.stdout.startswith("bc on umaze-test: 2 episodes a seed from all starts")
     as_json = subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import pytest
 
 from toolkit.cli import main
 
-TOOLKIT = [sys.executable, "-c", "from toolkit.cli import main; main()"]
+TOOLKIT = [sys.executable, "-m", "toolkit"]
 
 
 def toolkit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
