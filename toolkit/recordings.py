@@ -77,12 +77,13 @@ def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
     if card.reward.rule == "env" or not width or (goal is not None and len(goal) != width):
         return None
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)
-    success = np.zeros(len(episodes.reward), np.bool_)
+    success, arrived = np.zeros((2, len(episodes.reward)), np.bool_)
     reward = np.zeros_like(episodes.reward)
     success[:-1] = card.reached(episodes.achieved, desired)[1:]  # a step is paid for where it leads
+    arrived[:-1] = card.reached(episodes.achieved, episodes.desired)[1:]
     reward[:-1] = card.pay(episodes.achieved, desired)[1:]
     success &= acting(episodes.starts)
-    return Expected(card.env_id, card.max_episode_steps, reward, success)
+    return Expected(card.env_id, card.max_episode_steps, reward, success, success | arrived)
 
 
 def listed(root: Path) -> list[Json]:

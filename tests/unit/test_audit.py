@@ -170,6 +170,19 @@ def test_every_fault_is_named_exactly(sound: Path, tmp_path: Path, fault: str) -
     assert not others, found
 
 
+def test_to_arrive_in_the_last_step_is_no_fault(sound: Path, tmp_path: Path) -> None:
+    """At a goal of the episode's own, which is not the task card's."""
+
+    def arriving(file: h5py.File) -> None:
+        at_limit(file)
+        for name in ("episode_3", "episode_8"):
+            seen = file[f"{name}/observations"]
+            seen["desired_goal"][:] = seen["achieved_goal"][-1]
+
+    imported = import_minari(copy_of(sound, tmp_path / "late", arriving, **LIMIT))
+    assert {finding.rule for finding in check(imported, CARD)} == {"time-limit"}
+
+
 def test_a_truncated_file_is_unreadable(sound: Path, tmp_path: Path) -> None:
     folder = copy_of(sound, tmp_path / "cut", lambda file: None)
     file = folder / "data/main_data.hdf5"

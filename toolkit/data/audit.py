@@ -31,7 +31,8 @@ class Expected(NamedTuple):
     env_id: str
     max_steps: int
     reward: FloatArray  # (R,) what the card pays in each row
-    success: BoolArray  # (R,) rows in which the goal is reached
+    success: BoolArray  # (R,) rows in which its goal is reached
+    arrived: BoolArray  # (R,) rows in which that or the episode's own goal is reached
 
 
 def audit(imported: Imported, expected: Expected | None = None) -> list[Finding]:
@@ -140,7 +141,7 @@ def _ends(imported: Imported, expected: Expected | None) -> Iterator[Finding]:
     longest = int(limit or steps.max())
     suspicious = episodes.terminated[last] & (steps == longest)
     if expected is not None:
-        suspicious &= ~expected.success[last]
+        suspicious &= ~expected.arrived[last]
     else:  # what pays no better than an ordinary step is hardly a success
         suspicious &= episodes.reward[last] <= np.median(episodes.reward[acting(episodes.starts)])
     if suspicious.sum() >= 2:
