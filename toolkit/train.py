@@ -93,7 +93,7 @@ class OnlinePlan:
 
     env_steps: int
     envs: int
-    utd: int
+    utd: float
     warmup_steps: int  # only the simulator runs
     critic_steps: int  # after that, steps in which the policy stays as it is and the critics learn to judge it
     batch_size: int
@@ -227,8 +227,8 @@ def online_loop(
 ) -> None:
     """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
-    updates = N * plan.utd
-    period = max(plan.utd, learner.agent.policy_every)  # updates between two of the policy
+    updates = int(N * plan.utd)
+    period = max(int(plan.utd), learner.agent.policy_every)  # updates between two of the policy
     sampler = _sampler(learner, plan, practice.normalizer, updates)
     evals = set(plan.eval_steps)
     if not practice.episodes:

@@ -119,6 +119,10 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (GOOD.replace("500", "10_000"), "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000)"),
         (
+            GOOD.replace("warmup_steps: 500", "envs: 2, utd: 0.25"),
+            "p.yaml:6: stages.finetune.utd: expected a whole number of updates for a step of all 2 envs, got 0.25",
+        ),
+        (
             GOOD.replace("[pretrain, finetune]", "[pretrain, demos]"),
             "p.yaml:7: stages.check.of[1]: expected a stage of kind off",
         ),

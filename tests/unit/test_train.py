@@ -80,14 +80,14 @@ def test_a_resumed_run_keeps_the_turn() -> None:
         assert torch.equal(x, y)
 
 
-def online(agent: str, env_steps: int, utd: int = 1, critic_steps: int = 0, **config: Any) -> Learner:
-    pool = EnvPool(CARD, 1)
+def online(agent: str, env_steps: int, utd: float = 1, critic_steps: int = 0, envs: int = 1, **config: Any) -> Learner:
+    pool = EnvPool(CARD, envs)
     width = pool.inputs.shape[1]
     learner = learner_of(agent, Spec(width, 2), **config)
     practice = Practice(pool, Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32)), [0])
-    ring = Replay.ring(Spec(width, 2), pool.achieved.shape[1], 1, 1, 100)
+    ring = Replay.ring(Spec(width, 2), pool.achieved.shape[1], 1, envs, 100)
     plan = OnlinePlan(
-        env_steps, 1, utd, warmup_steps=2, critic_steps=critic_steps, batch_size=8, n_step=1, gamma=0.9,
+        env_steps, envs, utd, warmup_steps=2, critic_steps=critic_steps, batch_size=8, n_step=1, gamma=0.9,
         lr_schedule="constant", log_every=100, eval_steps=(), offline_share=lambda *_: 0.0,
     )  # fmt: skip
     online_loop(learner, None, practice, ring, plan, Silent())
@@ -101,6 +101,13 @@ def online(agent: str, env_steps: int, utd: int = 1, critic_steps: int = 0, **co
 def test_online_the_longer_wait_counts(every: int, utd: int, critics: int, policy: int) -> None:
     state = online("td3", 10, utd, policy_every=every).state
     assert (made(state.Q), made(state.pi)) == (critics, policy)
+
+
+@pytest.mark.parametrize(("every", "policy"), [(1, 5), (2, 2)])
+def test_fewer_updates_than_steps(every: int, policy: int) -> None:
+    """One for each of five rounds of four environments, of which the first outlasts the warm-up."""
+    state = online("td3", 20, 0.25, envs=4, policy_every=every).state
+    assert (made(state.Q), made(state.pi)) == (5, policy)
 
 
 def test_critics_learn_while_the_policy_stands_still() -> None:

@@ -109,7 +109,7 @@ def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
     """Updates an online stage will make of each seed."""
     if CONFIGS[stage.agent].on_policy:
         return stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
-    return (stage.env_steps - stage.warmup_steps) * stage.utd
+    return int((stage.env_steps - stage.warmup_steps) * stage.utd)
 
 
 def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:

@@ -101,6 +101,9 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
         if stage.warmup_steps >= stage.env_steps:
             text = f"expected less than env_steps ({stage.env_steps}), got {stage.warmup_steps}"
             yield Problem((*keys, "warmup_steps"), text)
+        if stage.envs * stage.utd % 1:
+            text = f"expected a whole number of updates for a step of all {stage.envs} envs, got {stage.utd:g} a step"
+            yield Problem((*keys, "utd"), text)
     recordings = recordings_before(name, known)
     needed = isinstance(stage, OfflineStage) or (stage.seam.data == "keep" and len(recordings) > 1)
     if needed and data_of(name, known) is None and None not in known.values():

@@ -143,8 +143,8 @@ class OnlineStage(_Training):
     """Steps of each seed in the simulator."""
     envs: PositiveInt = 1
     """Environments of each seed, stepped together."""
-    utd: PositiveInt = 1
-    """Critic updates per environment step."""
+    utd: PositiveFloat = 1
+    """Critic updates per environment step; less than 1 where `envs` times as many are a whole number."""
     rollout: PositiveInt | None = None
     """Steps of each environment between two updates of an on-policy agent; null is the task's longest episode."""
     warmup_steps: NonNegativeInt = 0
