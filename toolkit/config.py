@@ -61,6 +61,14 @@ class Problem(NamedTuple):
     text: str
 
 
+class ProblemError(ToolkitError):
+    """One problem, found where the file is not known; who knows it says where in it."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(f"{dotted(problem.keys)}: {problem.text}" if problem.keys else problem.text)
+
+
 def load_model(
     path: str | Path,
     model: type[T],
@@ -74,15 +82,33 @@ def load_model(
     """
     document = _read(Path(path))
     lines = [f"{place}: {text}" for place, text in document.problems]
-    lines += [line for item in overrides for line in _override(document, item, model)]
+    lines += _overridden(document, overrides, model)
     if document.value is not None:
         value, problems = validate(model, document.value)
         if check is not None and isinstance(document.value, dict):
             problems += check(document.value)
-        lines += [f"{document.place(keys)}: {dotted(keys)}: {text}" for keys, text in problems]
+        lines += _placed(document, problems)
         if value is not None and not lines:
             return value
     raise ConfigError(sorted(dict.fromkeys(lines), key=_file_order))
+
+
+def located(
+    path: str | Path, model: type[pydantic.BaseModel], overrides: Sequence[str], problems: Iterable[Problem]
+) -> ConfigError:
+    """The error for what turned out to be wrong with a file after `load_model` had read it."""
+    document = _read(Path(path))
+    _overridden(document, overrides, model)
+    return ConfigError(sorted(_placed(document, problems), key=_file_order))
+
+
+def _overridden(document: Document, overrides: Sequence[str], model: type[pydantic.BaseModel]) -> list[str]:
+    """Put all overrides into the document; what is wrong with them."""
+    return [line for item in overrides for line in _override(document, item, model)]
+
+
+def _placed(document: Document, problems: Iterable[Problem]) -> list[str]:
+    return [f"{document.place(keys)}: {dotted(keys)}: {text}" for keys, text in problems]
 
 
 def validate(model: type[T], value: Any) -> tuple[T | None, list[Problem]]:

@@ -9,7 +9,8 @@ import pytest
 
 from toolkit import catalog
 from toolkit.agents import AGENTS
-from toolkit.pipeline import plan as planning
+from toolkit.config import ConfigError
+from toolkit.pipeline import checks
 from toolkit.pipeline.plan import make_plan
 from toolkit.types import Spec, ToolkitError
 
@@ -28,17 +29,21 @@ def refused(tmp_path: Path, stages: str) -> str:
     with pytest.raises(ToolkitError) as caught:
         make_plan(tmp_path / "p.yaml")
     assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
-    return str(caught.value)
+    return str(caught.value).replace(f"{tmp_path}/", "")
 
 
 def test_an_agent_that_needs_a_recording_alone_or_the_simulator(tmp_path: Path) -> None:
     text = refused(tmp_path, OFFLINE.replace("AGENT", "iql") + ONLINE.replace("AGENT", "bc"))
-    assert text.startswith("after.agent: bc learns from a recording alone, and this stage is of kind online; expected")
+    assert text.startswith(
+        "p.yaml:6: stages.after.agent: bc learns from a recording alone, and this stage is of kind online; expected"
+    )
     assert "sac" in text
     assert "filtered_bc" not in text
     for agent in ("rlpd", "wsrl", "pex"):
         text = refused(tmp_path, OFFLINE.replace("AGENT", agent))
-        assert text.startswith(f"before.agent: {agent} learns in the simulator, and this stage is of kind offline")
+        assert text.startswith(
+            f"p.yaml:5: stages.before.agent: {agent} learns in the simulator, and this stage is of kind offline"
+        )
 
 
 def test_an_agent_for_other_actions_or_a_goal_nobody_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,26 +51,46 @@ def test_an_agent_for_other_actions_or_a_goal_nobody_sees(tmp_path: Path, monkey
     assert "before.agent: discrete_cql is for actions that are one of several choices, and this task's are num" in text
     monkeypatch.setattr(AGENTS["cql"], "goals", True)
     text = refused(tmp_path, OFFLINE.replace("AGENT", "cql"))
-    assert "before.agent: cql needs to see the goal, and this task does not show it (goal.observed: false)" in text
-    monkeypatch.setattr(planning, "task_sizes", lambda card: Spec(4, 2, discrete=True))
+    assert "before.agent: cql needs a task that shows its goal, such as pointmaze-medium-shown; expected" in text
+    monkeypatch.setattr(checks, "task_sizes", lambda card: Spec(4, 2, discrete=True))
     assert refused(tmp_path, OFFLINE.replace("AGENT", "iql")).endswith("expected one of discrete_cql")
 
 
 def test_what_a_seam_needs(tmp_path: Path) -> None:
     alone = ONLINE.replace(", start: before", "").replace("AGENT", "pex")
-    assert refused(tmp_path, alone).startswith("after.start: expected a stage of kind offline, whose pi pex takes over")
+    assert refused(tmp_path, alone).startswith(
+        "p.yaml:5: stages.after.start: expected a stage of kind offline, whose pi"
+    )
     both = (OFFLINE + ONLINE).replace("AGENT", "calql", 1).replace("AGENT", "wsrl")
     text = refused(tmp_path, both)
-    for part in ("network Q cannot carry over", "[1, 2, ", "[1, 10, ", "after.config.members", "policy_layer_norm"):
+    assert text.startswith("p.yaml:6: stages.after: network Q cannot carry over")
+    for part in ("[1, 2, ", "[1, 10, ", "config.members", "policy_layer_norm"):
         assert part in text
 
 
 def test_chunks_of_numbers_no_longer_than_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = refused(tmp_path, OFFLINE.replace("AGENT", "qc, config: {chunk: 301}"))
-    assert text == "before.config.chunk: expected at most the longest episode (300), got 301"
-    monkeypatch.setattr(planning, "task_sizes", lambda card: Spec(4, 2, discrete=True))
+    assert text == "p.yaml:5: stages.before.config.chunk: expected at most the longest episode (300), got 301"
+    monkeypatch.setattr(checks, "task_sizes", lambda card: Spec(4, 2, discrete=True))
     for agent in ("qc", "qc_sac"):
         assert f"{agent} is for actions that are numbers" in refused(tmp_path, OFFLINE.replace("AGENT", agent))
+
+
+def test_all_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
+    stages = OFFLINE.replace("AGENT", "td3") + ONLINE.replace("AGENT", "bc") + "  pairs: {kind: stitch, of: [before]}\n"
+    stages = stages.replace("start: before", "start: before, starts: far").replace("recipe: stitch", "recipe: arm")
+    (tmp_path / "p.yaml").write_text(HEAD.replace("pointmaze-medium", "halfcheetah") + stages)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(tmp_path / "p.yaml", ["after.guard={}"])
+    places = [problem.removeprefix(f"{tmp_path}/").split(": ")[:2] for problem in caught.value.problems]
+    assert places == [
+        ["p.yaml:4", "stages.demos.recipe"],
+        ["p.yaml:5", "stages.before.agent"],
+        ["p.yaml:6", "stages.after.agent"],
+        ["p.yaml:6", "stages.after.starts"],
+        ["p.yaml:7", "stages.pairs"],
+        ["--set after.guard={}", "stages.after.guard"],
+    ]
 
 
 PAIRS: list[tuple[str, str, dict[str, Any]]] = [

@@ -99,25 +99,25 @@ def test_named_networks_alone_carry_over_and_a_target_follows_its_critic() -> No
 
 def test_a_mismatch_names_network_shapes_and_what_to_set() -> None:
     with pytest.raises(ToolkitError) as caught:
-        carry(state("iql"), state("sac", members=10), Seam(), "finetune")
+        carry(state("iql"), state("sac", members=10), Seam())
     text = str(caught.value)
     assert "network Q" in text
-    for part in ("[2, 2, 8]", "[2, 10, 8]", "finetune.config.members", "finetune.seam.carry"):
+    for part in ("[2, 2, 8]", "[2, 10, 8]", "config.members", "seam.carry"):
         assert part in text
 
 
 def test_a_missing_layer_norm_is_a_mismatch() -> None:
     with pytest.raises(ToolkitError, match="absent"):
-        carry(state("iql", layer_norm=True), state("sac"), Seam(), "finetune")
-    result = carry(state("iql", layer_norm=True), state("sac"), Seam(carry=("pi",)), "finetune")
+        carry(state("iql", layer_norm=True), state("sac"), Seam())
+    result = carry(state("iql", layer_norm=True), state("sac"), Seam(carry=("pi",)))
     assert result.pi is not None
 
 
 def test_a_network_neither_has_is_named_with_the_nearest() -> None:
-    with pytest.raises(ToolkitError, match=r"finetune\.seam\.carry: expected one of .*did you mean 'pi'"):
-        carry(state("iql"), state("sac"), Seam(carry=("phi",)), "finetune")
+    with pytest.raises(ToolkitError, match=r"^seam\.carry: expected one of .*did you mean 'pi'"):
+        carry(state("iql"), state("sac"), Seam(carry=("phi",)))
     with pytest.raises(ToolkitError, match="V"):  # IQL has it, SAC has not
-        carry(state("iql"), state("sac"), Seam(carry=("V",)), "finetune")
+        carry(state("iql"), state("sac"), Seam(carry=("V",)))
 
 
 def test_temperature_starts_anew_is_set_or_kept() -> None:
@@ -130,7 +130,7 @@ def test_temperature_starts_anew_is_set_or_kept() -> None:
     kept = carry(offline, online, Seam(temperature="keep")).log_alpha
     assert equal(kept, offline.log_alpha)
     with pytest.raises(ToolkitError, match="none to keep"):
-        carry(state("iql"), online, Seam(temperature="keep"), "finetune")
+        carry(state("iql"), online, Seam(temperature="keep"))
 
 
 def test_mixing_policies() -> None:

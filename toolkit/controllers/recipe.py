@@ -203,7 +203,10 @@ class Recipe(Strict):
     def controllers(self, env_id: str, maze: Maze | None, control_dim: int) -> list[Controller]:
         """One for each part, giving `control_dim` numbers. Raises ToolkitError for a part that is for other tasks."""
         if maze is None and self.routes != "task":
-            raise ToolkitError(f"recipe {self.name}: routes: {self.routes} needs a maze; expected task")
+            raise ToolkitError(
+                f"recipe {self.name}: its routes ({self.routes}) are a maze's, and this task has none; expected one "
+                f"with routes: task, such as random or arm"
+            )
         return [part.controller.make(env_id, maze, control_dim) for part in self.parts]
 
     def draw_cells(self, maze: Maze, rng: np.random.Generator) -> list[Cell]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from toolkit.agents import Agent
+from toolkit.config import Problem
 from toolkit.data.replay import Goals, Relabel
 from toolkit.pipeline.relabelling import GoalShares
 from toolkit.pipeline.spec import TrainingStage
 from toolkit.tasks import TaskCard
-from toolkit.types import ToolkitError
 
 
 def goal_rule(card: TaskCard, stage: TrainingStage, agent: Agent[Any]) -> Relabel | None:
@@ -30,16 +30,15 @@ def _goals(shares: GoalShares) -> Goals:
     return Goals(shares.own, shares.current, shares.future, shares.distance == "uniform")
 
 
-def check_goals(card: TaskCard, name: str, stage: TrainingStage, agent: Agent[Any]) -> None:
-    """Raise ToolkitError where a stage needs goals that the task does not show, or returns that know only others."""
+def goal_problem(card: TaskCard, stage: TrainingStage, agent: Agent[Any]) -> Problem | None:
+    """What is wrong where a stage needs goals that the task does not show, or returns that know only others."""
     shows = f"a task that shows its goal under reward.rule sparse, such as pointmaze-medium-gc; {card.name} does not"
     if not card.goal.observed or card.reward.rule != "sparse":
         if stage.relabel is not None:
-            raise ToolkitError(f"{name}.relabel: expected null, because goals can be drawn anew only on {shows}")
+            return Problem(("relabel",), f"expected null, because goals can be drawn anew only on {shows}")
         if agent.waypoint_steps:
-            raise ToolkitError(f"{name}.agent: {stage.agent} needs {shows}")
+            return Problem(("agent",), f"{stage.agent} needs {shows}")
     if stage.relabel is not None and "mc_return" in agent.needs:
-        raise ToolkitError(
-            f"{name}.relabel: expected null, because {stage.agent} reads the recorded returns, which know nothing of "
-            "goals drawn anew"
-        )
+        why = f"because {stage.agent} reads the recorded returns, which know nothing of goals drawn anew"
+        return Problem(("relabel",), f"expected null, {why}")
+    return None

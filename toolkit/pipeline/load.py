@@ -85,6 +85,10 @@ def _problems(raw: Json) -> Iterator[Problem]:
                     yield from _reference((*keys, "of", index), source, name, known, (OfflineStage, OnlineStage))
                 if isinstance(stage, StitchStage):
                     yield from _one_recording((*keys, "of"), stage, known)
+            case None:
+                block = blocks[name] if isinstance(blocks[name], dict) else {}
+                if isinstance(agent := block.get("agent"), str):
+                    yield from _settings(keys, agent, block.get("config", {}))[1]
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
                 yield from _agent(keys, stage, bool(recordings_before(name, known)))
@@ -122,14 +126,19 @@ def _experience(keys: Keys, stage: RecordStage, source: Stage | None) -> Iterato
 
 
 def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem]:
-    if stage.agent not in CONFIGS:
-        yield Problem((*keys, "agent"), one_of(CONFIGS, stage.agent))
-        return
-    config, problems = validate(CONFIGS[stage.agent], stage.config)
-    for inner, text in problems:
-        yield Problem((*keys, "config", *inner), text)
-    yield from _chunks(keys, stage, getattr(config, "chunk", 1))
-    yield from _rollouts(keys, stage, config, recorded)
+    config, problems = _settings(keys, stage.agent, stage.config)
+    yield from problems
+    if stage.agent in CONFIGS:
+        yield from _chunks(keys, stage, getattr(config, "chunk", 1))
+        yield from _rollouts(keys, stage, config, recorded)
+
+
+def _settings(keys: Keys, agent: str, config: Any) -> tuple[AgentConfig | None, list[Problem]]:
+    """The algorithm's settings, or None, and what is wrong with its name or with them."""
+    if agent not in CONFIGS:
+        return None, [Problem((*keys, "agent"), one_of(CONFIGS, agent))]
+    model, problems = validate(CONFIGS[agent], config)
+    return model, [Problem((*keys, "config", *inner), text) for inner, text in problems]
 
 
 def _no_features(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:

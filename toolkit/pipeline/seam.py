@@ -21,39 +21,40 @@ import torch
 from torch.utils import _pytree as pytree
 
 from toolkit.checkpoint import flatten
-from toolkit.config import one_of
+from toolkit.config import Problem, ProblemError, one_of
 from toolkit.nn import Net
 from toolkit.pipeline.mix import AnnealedMix, FixedMix, Mix, ProportionalMix
 from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.stats import iqm
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json
 
 TEMPERATURE = "log_alpha"
 DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
 TOLERANCE = 0.02  # this close below the success before the switch counts as back
 
 
-def carry(offline: Any, online: Any, seam: Seam, where: str = "", carries: Mapping[str, str] | None = None) -> Any:
+def carry(offline: Any, online: Any, seam: Seam, carries: Mapping[str, str] | None = None) -> Any:
     """The online agent's state with what the seam takes over from the offline one; both NamedTuples, any seeds.
 
     `carries` is the online agent's own: its networks that take over one of another name, which then does not go to its
-    namesake. Raises ToolkitError, saying `where`, for a network that one of them lacks or whose shapes differ.
+    namesake. Raises ProblemError, with a place in the online stage, for a network that one of them lacks or whose
+    shapes differ.
     """
-    sources = _carried(offline, online, seam, where, carries or {})
+    sources = _carried(offline, online, seam, carries or {})
     taken = {name: _moments(getattr(offline, source), seam) for name, source in sources.items()}
     for name, source in sources.items():
         target = f"{name}_targ"
         if hasattr(online, target):
             earlier = getattr(offline, f"{source}_targ", getattr(offline, source).p)
-            _same_shapes(target, earlier, getattr(online, target), where)
+            _same_shapes(target, earlier, getattr(online, target))
             taken[target] = earlier
     if hasattr(online, TEMPERATURE) and seam.temperature is not None:
-        taken[TEMPERATURE] = _temperature(offline, online, seam, where)
+        taken[TEMPERATURE] = _temperature(offline, online, seam)
     # copies: nothing of the offline state may change under the online one's hands
     return pytree.tree_map(torch.clone, online._replace(**taken))
 
 
-def _carried(offline: Any, online: Any, seam: Seam, where: str, carries: Mapping[str, str]) -> dict[str, str]:
+def _carried(offline: Any, online: Any, seam: Seam, carries: Mapping[str, str]) -> dict[str, str]:
     """The online agent's networks to fill and the offline ones that fill them, their shapes checked."""
     known, wanted = _networks(offline), _networks(online)
     if seam.carry == "auto":
@@ -62,20 +63,20 @@ def _carried(offline: Any, online: Any, seam: Seam, where: str, carries: Mapping
     else:
         for name in seam.carry:
             if name not in wanted:
-                raise ToolkitError(f"{where}.seam.carry: {one_of(wanted, name)}")
+                raise ProblemError(Problem(("seam", "carry"), one_of(wanted, name)))
         sources = {name: carries.get(name, name) for name in seam.carry}
     for name, source in sources.items():
         if source not in known:
-            place = f"{where}.start" if seam.carry == "auto" else f"{where}.seam.carry"
-            raise ToolkitError(
-                f"{place}: {name} goes on from the offline agent's network {source}: {one_of(known, source)}"
-            )
-        _same_shapes(name, getattr(offline, source).p, getattr(online, name).p, where)
+            place = ("start",) if seam.carry == "auto" else ("seam", "carry")
+            text = f"{name} goes on from the offline agent's network {source}: {one_of(known, source)}"
+            raise ProblemError(Problem(place, text))
+        _same_shapes(name, getattr(offline, source).p, getattr(online, name).p)
     if not sources and seam.carry == "auto":
-        raise ToolkitError(
-            f"{where}.start: the offline agent has {', '.join(known)} and the online one "
-            f"{', '.join(wanted)}: nothing carries over; expected a stage whose agent shares a network, or null"
+        text = (
+            f"the offline agent has {', '.join(known)} and the online one {', '.join(wanted)}: nothing carries over; "
+            f"expected a stage whose agent shares a network, or null"
         )
+        raise ProblemError(Problem(("start",), text))
     return sources
 
 
@@ -84,19 +85,19 @@ def _networks(state: Any) -> list[str]:
     return [name for name, value in fields if isinstance(value, Net) and name != TEMPERATURE]
 
 
-def _same_shapes(name: str, offline: Any, online: Any, where: str) -> None:
+def _same_shapes(name: str, offline: Any, online: Any) -> None:
     """Raise with the first tensor that does not fit, and the settings that decide on it."""
     ours, theirs = ({k: list(v.shape) for k, v in flatten(tree).items()} for tree in (offline, online))
     if ours == theirs:
         return
     first = next(k for k in sorted(ours.keys() | theirs.keys()) if ours.get(k) != theirs.get(k))
     got, expected = (shapes.get(first, "absent") for shapes in (ours, theirs))
-    raise ToolkitError(
-        f"{where}: network {name} cannot carry over: its {first} is {got} offline and {expected} online (seeds first, "
-        f"then members, where there are several); give both stages the same config.hidden, config.members, "
-        f"config.chunk, config.layer_norm and config.policy_layer_norm, for instance {where}.config.members, or name "
-        f"what to carry in {where}.seam.carry"
+    text = (
+        f"network {name} cannot carry over: its {first} is {got} offline and {expected} online (seeds first, then "
+        f"members, where there are several); give both stages the same config.hidden, config.members, config.chunk, "
+        f"config.layer_norm and config.policy_layer_norm, or name what to carry in seam.carry"
     )
+    raise ProblemError(Problem((), text))
 
 
 def _moments(net: Net, seam: Seam) -> Net:
@@ -105,10 +106,11 @@ def _moments(net: Net, seam: Seam) -> Net:
     return Net(net.p, *pytree.tree_map(torch.zeros_like, (net.m, net.v, net.t)))
 
 
-def _temperature(offline: Any, online: Any, seam: Seam, where: str) -> Net:
+def _temperature(offline: Any, online: Any, seam: Seam) -> Net:
     if seam.temperature == "keep":
         if not hasattr(offline, TEMPERATURE):
-            raise ToolkitError(f"{where}.seam.temperature: the offline agent has none to keep; expected a number, null")
+            text = "the offline agent has none to keep; expected a number or null"
+            raise ProblemError(Problem(("seam", "temperature"), text))
         return _moments(getattr(offline, TEMPERATURE), seam)
     fresh: Net = getattr(online, TEMPERATURE)
     assert isinstance(seam.temperature, float)
