@@ -39,7 +39,7 @@ def measure(maze: str, data: str, folder: Path, tiny: bool = False) -> dict[str,
     run_pipeline(write(folder, {"task": maze, "stages": {"recording": recording}}), out=collected, progress="plain")
     told = advise_on(dataset_id(load_recipe(data), card), collected / "data", card)
     choice = next(one for one in told["advice"] if one["role"] == "choice")
-    pipeline = parse(told["recipe"], "the advice").value
+    pipeline = parse(told["pipeline"], "the advice").value
     stage = pipeline["stages"][choice["agent"]] | ({"updates": 20, "final_episodes": 2} if tiny else {})
     pipeline["stages"] = {"recording": pipeline["stages"]["recording"], "choice": stage}
     summary = run_pipeline(

@@ -217,7 +217,7 @@ def _most_stitches(found: Json) -> int:
 
 
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
-    """A starting recipe: stages of a pipeline for the first try and the choice, and practice after it."""
+    """Stages of a pipeline to start from: for the first try and the choice, and practice after it."""
     far = bool(found["stitches"] and found["stitches"]["share"] > STITCHED)
     common: Json = {"starts": "far"} if far and found["goal_fixed"] else {}
     horizon = {"gamma": 0.995 if found["horizon"] > 200 else 0.99, "n_step": 20 if far else 5}
@@ -242,7 +242,7 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
 
 
 def lines(result: Json) -> list[str]:
-    """Measurements, recommendations and the recipe for a terminal."""
+    """Measurements, recommendations and the pipeline for a terminal."""
     found = result["facts"]
     spread, stitches = found["return"], found["stitches"]
     text = [f"{found['episodes']:,} episodes, {found['transitions']:,} transitions, the longest {found['longest']:,}"]
@@ -261,7 +261,7 @@ def lines(result: Json) -> list[str]:
     if "pilots" in result:
         text += ["", f"pilots, {result['pilots']['seconds_each']:.0f} s each, best first:"]
         text += [f"  {pilot_line(pilot)}" for pilot in result["pilots"]["ranking"]]
-    return [*text, "", *result["recipe"].rstrip().split("\n")]
+    return [*text, "", *result["pipeline"].rstrip().split("\n")]
 
 
 def pilot_line(pilot: Json) -> str:

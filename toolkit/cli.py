@@ -200,9 +200,9 @@ def list_(
 
 
 def _uses(row: Json) -> str:
-    """Of an algorithm: where it learns, on what tasks, and what it reads of the data beside the usual."""
-    words = [word for word in ("offline", "online", "goals", "discrete") if row.get(word)]
-    words += [f"reads {', '.join(row['needs'])}"] if row.get("needs") else []
+    """Of an algorithm: where it learns, and on what tasks."""
+    words = [word for word in ("offline", "online", "goals") if row.get(word)]
+    words += ["discrete" if row["continuous"] else "discrete only"] if row.get("discrete") else []
     return f"[{', '.join(words)}] " if words else ""
 
 

@@ -46,6 +46,8 @@ def list_(
         return {"root": str(root), "datasets": listed(root)}
 
     def lines(found: Json) -> Iterator[str]:
+        if not found["datasets"]:
+            yield f"no data sets below {found['root']}"
         width = max((len(entry["id"]) for entry in found["datasets"]), default=0)
         for entry in found["datasets"]:
             if "error" in entry:

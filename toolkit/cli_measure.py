@@ -32,11 +32,11 @@ def advise(
     trying: Annotated[
         str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the starting recipe, .yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for that pipeline, .yaml.")] = None,
     format: Format = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend an algorithm and a starting recipe for a recording, with reasons."""
+    """Recommend an algorithm and a pipeline to start from for a recording, with reasons."""
 
     def call() -> Json:
         from toolkit.pipeline.pilot import advise_on, parse_seconds
@@ -47,7 +47,7 @@ def advise(
         result = advise_on(dataset, root, card, online, seconds, format, lambda line: print(line, file=sys.stderr))
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(result["recipe"], encoding="utf-8")
+            out.write_text(result["pipeline"], encoding="utf-8")
         return result
 
     def lines(result: Json) -> list[str]:

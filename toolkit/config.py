@@ -242,6 +242,8 @@ def _expected(error: ErrorDetails) -> str:
     if error["type"] == "literal_error":
         names = _unquote(error["ctx"]["expected"])
         return ("one of " if len(names) > 1 else "") + ", ".join(names)
+    if error["type"] == "string_pattern_mismatch":
+        return f"text that matches {error['ctx']['pattern']}"
     text = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Input should be ")
     return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 

@@ -3,7 +3,7 @@
 Follows Agarwal et al. 2021 (arXiv:2108.13264) and its library rliable: the interquartile mean drops the lowest and
 the highest quarter of the scores, `int(count / 4)` of them on each side, so that with fewer than four scores it is
 the plain mean. Intervals over a few seeds are not bootstrapped, because a bootstrap of three numbers holds the truth
-only four times in five: docs/statistics.md has the measurements. Every random number comes from a Philox stream with
+about three times in four: docs/statistics.md has the measurements. Every random number comes from a Philox stream with
 a fixed key: the same scores give the same interval on every run. All intervals are at 95 %.
 """
 

@@ -120,7 +120,7 @@ def test_a_recording_from_end_to_end(recording: Path, monkeypatch: pytest.Monkey
     assert 50 < result["facts"]["episodes"] <= 60  # those that begin at the goal are no episodes of the task
     assert result["facts"]["stitches"]["share"] > 0.1
     assert {one["agent"]: one["role"] for one in result["advice"]}["iql"] == "choice"
-    assert f"source: {recording}" in result["recipe"] and "task: pointmaze-umaze" in result["recipe"]
+    assert f"source: {recording}" in result["pipeline"] and "task: pointmaze-umaze" in result["pipeline"]
     ranking = result["pilots"]["ranking"]
     assert sorted(pilot["agent"] for pilot in ranking) == sorted(one["agent"] for one in result["advice"])
     rates = [pilot["success"]["iqm"] for pilot in ranking]
@@ -134,7 +134,7 @@ def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
     from toolkit.pipeline.load import load_spec
 
     result = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), online=True)
-    (tmp_path / "advised.yaml").write_text(result["recipe"])
+    (tmp_path / "advised.yaml").write_text(result["pipeline"])
     assert list(load_spec(tmp_path / "advised.yaml").stages) == ["recording", "filtered_bc", "iql", "finetune"]
 
 

@@ -151,6 +151,7 @@ def test_evaluations_are_dense_after_the_switch_then_sparse_and_end_at_the_end()
     stage = online(env_steps=7_100, eval_every=500, eval_dense_until=2_000, eval_every_later=2_000)
     assert evaluation_steps(stage) == (500, 1000, 1500, 2000, 4000, 6000, 7100)
     assert evaluation_steps(online(env_steps=300)) == (300,)
+    assert evaluation_steps(online(env_steps=20_000, eval_every=5_000)) == (5_000, 10_000, 15_000, 20_000)
     assert evaluation_steps(online(env_steps=1_000)) == (500, 1000)
 
 

@@ -71,7 +71,7 @@ def advise_on(
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
     result["advice"] = [one.json() for one in advice]
-    result["recipe"] = _recipe(made, card, imported.source.path)
+    result["pipeline"] = _pipeline(made, card, imported.source.path)
     if seconds is not None:
         if card is None:
             raise ToolkitError("--try: expected --task too, which says where the policies are to be measured")
@@ -122,7 +122,7 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _recipe(made: Json, card: TaskCard | None, file: Path) -> str:
+def _pipeline(made: Json, card: TaskCard | None, file: Path) -> str:
     """The stages as a pipeline that takes the recording as it is."""
     source = file.parents[1] if file.name == MAIN_FILE else file
     head: Json = {"name": "advised", "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}

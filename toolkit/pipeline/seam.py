@@ -30,6 +30,7 @@ from toolkit.types import Json
 
 TEMPERATURE = "log_alpha"
 DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
+SPARSE = 2_000  # environment steps between two evaluations after those in which a dip would show
 TOLERANCE = 0.02  # this close below the success before the switch counts as back
 
 
@@ -137,7 +138,8 @@ def evaluation_steps(stage: OnlineStage) -> tuple[int, ...]:
     """Environment steps to evaluate at: dense at first, so that a dip cannot hide, then sparser, and the last one."""
     dense_until = min(stage.eval_dense_until, stage.env_steps)
     dense = list(range(stage.eval_every, dense_until + 1, stage.eval_every))
-    later = range(dense_until + stage.eval_every_later, stage.env_steps, stage.eval_every_later)
+    apart = stage.eval_every_later or max(SPARSE, stage.eval_every)
+    later = range(dense_until + apart, stage.env_steps, apart)
     return tuple(sorted({*dense, *later, stage.env_steps}))
 
 

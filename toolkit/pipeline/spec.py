@@ -159,8 +159,8 @@ class OnlineStage(_Training):
     """Environment steps between two evaluations at first, so that a dip at the switch cannot hide."""
     eval_dense_until: NonNegativeInt = 10_000
     """Environment steps that count as "at first"."""
-    eval_every_later: PositiveInt = 2_000
-    """Environment steps between two evaluations after that."""
+    eval_every_later: PositiveInt | None = None
+    """Environment steps between two evaluations after that; null is 2,000, or `eval_every` where that is more."""
 
     @property
     def capacity(self) -> int:

@@ -30,7 +30,7 @@ def read_data(path: Path, format: str | None = None, options: Options | None = N
     if format is not None and format not in FORMATS:
         raise ToolkitError(f"--format: {one_of(FORMATS, format)}")
     if not path.exists():
-        raise ToolkitError(f"{path}: expected a data set, found nothing")
+        raise ToolkitError(f"{path}: expected a data set, found nothing; see `toolkit data list ROOT`")
     return FORMATS[format or detect(path)](path, options or Options())
 
 
