@@ -153,6 +153,21 @@ def test_what_no_single_field_can_know(tmp_path: Path, stages: str, problem: str
     assert any(problem in line for line in caught.value.problems), str(caught.value)
 
 
+def test_a_wrong_name_does_not_hide_a_wrong_agent_or_setting(tmp_path: Path) -> None:
+    stages = GOOD.replace("agent: sac, start", "agent: sacc, strat").replace(
+        "expectile: 0.9}", "expectil: 0.9}, update: 1"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, stages)
+    for place in (
+        "stages.finetune.strat",
+        "stages.finetune.agent",
+        "stages.pretrain.update",
+        "pretrain.config.expectil",
+    ):
+        assert any(f"{place}: " in line for line in caught.value.problems), str(caught.value)
+
+
 ALONE = """\
   demos: {kind: collect, recipe: stitch}
   clone: {kind: offline, agent: bc, updates: 10}
