@@ -61,14 +61,6 @@ class Problem(NamedTuple):
     text: str
 
 
-class ProblemError(ToolkitError):
-    """One problem, found where the file is not known; who knows it says where in it."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        super().__init__(f"{dotted(problem.keys)}: {problem.text}" if problem.keys else problem.text)
-
-
 def load_model(
     path: str | Path,
     model: type[T],
@@ -80,9 +72,7 @@ def load_model(
     `overrides` are `a.b=value` with a YAML value. `check` sees the plain values, which may be wrong in any way, and
     says what no single field can know. Raises ConfigError with every problem of the file and the overrides.
     """
-    document = _read(Path(path))
-    lines = [f"{place}: {text}" for place, text in document.problems]
-    lines += _overridden(document, overrides, model)
+    document, lines = _document(path, model, overrides)
     if document.value is not None:
         value, problems = validate(model, document.value)
         if check is not None and isinstance(document.value, dict):
@@ -97,14 +87,17 @@ def located(
     path: str | Path, model: type[pydantic.BaseModel], overrides: Sequence[str], problems: Iterable[Problem]
 ) -> ConfigError:
     """The error for what turned out to be wrong with a file after `load_model` had read it."""
-    document = _read(Path(path))
-    _overridden(document, overrides, model)
+    document, _ = _document(path, model, overrides)
     return ConfigError(sorted(_placed(document, problems), key=_file_order))
 
 
-def _overridden(document: Document, overrides: Sequence[str], model: type[pydantic.BaseModel]) -> list[str]:
-    """Put all overrides into the document; what is wrong with them."""
-    return [line for item in overrides for line in _override(document, item, model)]
+def _document(
+    path: str | Path, model: type[pydantic.BaseModel], overrides: Sequence[str]
+) -> tuple[Document, list[str]]:
+    """The file with the overrides put in, and what is wrong with the text of either."""
+    document = _read(Path(path))
+    lines = [f"{place}: {text}" for place, text in document.problems]
+    return document, lines + [line for item in overrides for line in _override(document, item, model)]
 
 
 def _placed(document: Document, problems: Iterable[Problem]) -> list[str]:

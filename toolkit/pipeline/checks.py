@@ -10,13 +10,13 @@ import torch
 
 from toolkit.agents import AGENTS, CONFIGS, Agent
 from toolkit.collect import dataset_id
-from toolkit.config import Problem, ProblemError
+from toolkit.config import Problem
 from toolkit.learner import stack
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.goals import goal_problem
 from toolkit.pipeline.material import make_agent, task_sizes
-from toolkit.pipeline.seam import carry
+from toolkit.pipeline.seam import SeamError, carry
 from toolkit.pipeline.spec import EvaluateStage, OfflineStage, OnlineStage, RecordingStage, StitchStage, TrainingStage
 from toolkit.tasks import unseen_env
 from toolkit.types import Spec, ToolkitError
@@ -131,7 +131,7 @@ def _seams(made: Plan, sizes: Spec) -> Iterator[Problem]:
             assert isinstance(source, OfflineStage)
             try:
                 carry(_fresh(source, sizes), _fresh(stage, sizes), stage.seam, AGENTS[stage.agent].carries)
-            except ProblemError as error:
+            except SeamError as error:
                 yield _inside(name, error.problem)
 
 

@@ -21,12 +21,13 @@ import torch
 from torch.utils import _pytree as pytree
 
 from toolkit.checkpoint import flatten
-from toolkit.config import Problem, ProblemError, one_of
+from toolkit.config import Problem, one_of
 from toolkit.nn import Net
 from toolkit.pipeline.mix import AnnealedMix, FixedMix, Mix, ProportionalMix
 from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.stats import iqm
-from toolkit.types import Json
+from toolkit.strict_yaml import dotted
+from toolkit.types import Json, ToolkitError
 
 TEMPERATURE = "log_alpha"
 DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
@@ -34,11 +35,19 @@ SPARSE = 2_000  # environment steps between two evaluations after those in which
 TOLERANCE = 0.02  # this close below the success before the switch counts as back
 
 
+class SeamError(ToolkitError):
+    """What keeps a stage from going on; `problem` says where in the stage to mend it."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(f"{dotted(problem.keys)}: {problem.text}" if problem.keys else problem.text)
+
+
 def carry(offline: Any, online: Any, seam: Seam, carries: Mapping[str, str] | None = None) -> Any:
     """The online agent's state with what the seam takes over from the offline one; both NamedTuples, any seeds.
 
     `carries` is the online agent's own: its networks that take over one of another name, which then does not go to its
-    namesake. Raises ProblemError, with a place in the online stage, for a network that one of them lacks or whose
+    namesake. Raises SeamError, with a place in the online stage, for a network that one of them lacks or whose
     shapes differ.
     """
     sources = _carried(offline, online, seam, carries or {})
@@ -64,20 +73,20 @@ def _carried(offline: Any, online: Any, seam: Seam, carries: Mapping[str, str]) 
     else:
         for name in seam.carry:
             if name not in wanted:
-                raise ProblemError(Problem(("seam", "carry"), one_of(wanted, name)))
+                raise SeamError(Problem(("seam", "carry"), one_of(wanted, name)))
         sources = {name: carries.get(name, name) for name in seam.carry}
     for name, source in sources.items():
         if source not in known:
             place = ("start",) if seam.carry == "auto" else ("seam", "carry")
             text = f"{name} goes on from the offline agent's network {source}: {one_of(known, source)}"
-            raise ProblemError(Problem(place, text))
+            raise SeamError(Problem(place, text))
         _same_shapes(name, getattr(offline, source).p, getattr(online, name).p)
     if not sources and seam.carry == "auto":
         text = (
             f"the offline agent has {', '.join(known)} and the online one {', '.join(wanted)}: nothing carries over; "
             f"expected a stage whose agent shares a network, or null"
         )
-        raise ProblemError(Problem(("start",), text))
+        raise SeamError(Problem(("start",), text))
     return sources
 
 
@@ -98,7 +107,7 @@ def _same_shapes(name: str, offline: Any, online: Any) -> None:
         f"members, where there are several); give both stages the same config.hidden, config.members, config.chunk, "
         f"config.layer_norm and config.policy_layer_norm, or name what to carry in seam.carry"
     )
-    raise ProblemError(Problem((), text))
+    raise SeamError(Problem((), text))
 
 
 def _moments(net: Net, seam: Seam) -> Net:
@@ -111,7 +120,7 @@ def _temperature(offline: Any, online: Any, seam: Seam) -> Net:
     if seam.temperature == "keep":
         if not hasattr(offline, TEMPERATURE):
             text = "the offline agent has none to keep; expected a number or null"
-            raise ProblemError(Problem(("seam", "temperature"), text))
+            raise SeamError(Problem(("seam", "temperature"), text))
         return _moments(getattr(offline, TEMPERATURE), seam)
     fresh: Net = getattr(online, TEMPERATURE)
     assert isinstance(seam.temperature, float)
