@@ -204,7 +204,7 @@ class Recipe(Strict):
         """One for each part, giving `control_dim` numbers. Raises ToolkitError for a part that is for other tasks."""
         if maze is None and self.routes != "task":
             raise ToolkitError(
-                f"recipe {self.name}: its routes ({self.routes}) are a maze's, and this task has none; expected one "
+                f"recipe {self.name}: routes: {self.routes} needs a maze, and this task has none; expected a recipe "
                 f"with routes: task, such as random or arm"
             )
         return [part.controller.make(env_id, maze, control_dim) for part in self.parts]
