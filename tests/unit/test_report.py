@@ -131,7 +131,7 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
         "Before going online 0.93 after pretrain",
         "Route 1.11 ×",
         "Time 7:29 1.8 GiB",
-        "Dip 0.04",
+        "Dip 0.04 deepest fall of success below that, evaluated every 500 steps",
         "Back after 1,500 environment steps",
         "step 1,000: seed 1 had fallen to 0.62 and went back to step 0 (0.96)",
         "bc (baseline)",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.console import rolled_back
+from toolkit.log import series
 from toolkit.report import figures
 from toolkit.report.html import render_page, show_duration, show_number, show_rate, show_score, write_page
 from toolkit.report.maze_picture import maze_figures, route_figures
@@ -68,9 +69,11 @@ def _switch_facts(run: Run) -> list[tuple[str, str, str]]:
     switch = run.switch
     recovery = switch.get("recovery_env_steps", math.nan)
     known = isinstance(recovery, int | float) and math.isfinite(recovery)
+    steps = [series(stage.rows, "eval/success")[0] for stage in run.curves("online")[:1]]
+    apart = f", evaluated every {steps[0][1] - steps[0][0]:,.0f} steps" if steps and len(steps[0]) > 1 else ""
     rows = [
         ("Before", show_rate(switch.get("before")), "success of the policy that went online"),
-        ("Dip", show_rate(switch.get("dip")), "deepest fall of success below that"),
+        ("Dip", show_rate(switch.get("dip")), f"deepest fall of success below that{apart}"),
         ("Back after", f"{recovery:,.0f}", "environment steps") if known else ("Back", "not yet", "in this run"),
         ("Regret", show_number(switch.get("regret")), "mean of 1 − success over all evaluations online"),
     ]
