@@ -27,6 +27,21 @@ STITCHED = 0.1  # share of starts that need a stitch from which imitation falls 
 NARROW = 0.3  # diversity of actions below which a critic sees too little of what it judges
 FAST = {"lr": 2e-3, "polyak": 0.02}  # for some thousand updates of small networks, as in offline2online.yaml
 FEW = 20  # successful episodes below which filtering leaves too little to imitate
+# Practice. Where only arriving pays, a good policy is soon perfect and soon lost, as in offline2online.yaml; where each
+# step pays there is more to gain, and what is gentle there loses here (docs/your-robot.md), so as in locomotion.yaml.
+GENTLE: Json = {
+    "config": {"lr": 1e-3, "lr_policy": 2e-5, "polyak": 0.02, "entropy_backup": False},
+    "seam": {"optimizer": "reset", "temperature": 0.02},
+    "env_steps": 5_000, "envs": 2, "utd": 4, "n_step": 5, "warmup_steps": 500, "critic_steps": 500,
+}  # fmt: skip
+BOLD: Json = {
+    "config": {"lr": 1e-3, "lr_policy": 3e-4, "polyak": 0.02},
+    "seam": {
+        "optimizer": "reset", "temperature": 0.02,
+        "mix": {"kind": "annealed", "offline": 0.5, "offline_end": 0.25, "over_steps": 10_000},
+    },
+    "env_steps": 15_000, "n_step": 1, "warmup_steps": 1_000, "critic_steps": 2_000,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -231,11 +246,9 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
         made[one.agent] = {"kind": "offline", "agent": one.agent, **config, "updates": updates, **learns, **common}
     start = next((one.agent for one in advice if one.role == "choice"), None)
     if online and start == "iql":
+        practice = GENTLE if found["reward"] in (None, "sparse") else BOLD
         made["finetune"] = {
-            "kind": "online", "agent": "sac", "start": start,
-            "config": {"lr": 1e-3, "lr_policy": 2e-5, "polyak": 0.02, "entropy_backup": False},
-            "seam": {"optimizer": "reset", "temperature": 0.02}, "env_steps": 5_000, "envs": 2, "utd": 4, "n_step": 5,
-            "gamma": horizon["gamma"], "warmup_steps": 500, "critic_steps": 500, **common,
+            "kind": "online", "agent": "sac", "start": start, **practice, "gamma": horizon["gamma"], **common,
         }  # fmt: skip
     assert all(block["agent"] in CONFIGS for block in made.values())
     return made

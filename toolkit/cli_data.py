@@ -10,7 +10,7 @@ import typer
 
 from toolkit.catalog import DATA
 from toolkit.command import AsJson, answer
-from toolkit.types import Json
+from toolkit.types import Json, ToolkitError
 
 if TYPE_CHECKING:
     from toolkit.data.imported import Imported
@@ -23,7 +23,7 @@ Root = Annotated[Path, typer.Option(help="Folder of Minari datasets.")]
 Format = Annotated[str | None, typer.Option("--format", help="Format, where its content does not tell.")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Open a replay buffer: runs the code inside it.")]
 Bounds = Annotated[
-    str, typer.Option("--action-bounds", metavar="LOW,HIGH", help="Bounds of actions, where the file has none.")
+    str | None, typer.Option("--action-bounds", metavar="LOW,HIGH", help="Of actions, if not the file's or --task's.")
 ]
 Achieved = Annotated[
     str | None, typer.Option(metavar="FIRST:END", help="Numbers of an observation that are the achieved goal.")
@@ -66,22 +66,21 @@ def show(
     out: Annotated[Path | None, typer.Option(help="Folder for a picture of a maze's coverage; needs --task.")] = None,
     format: Format = None,
     trust_pickle: Trust = False,
-    action_bounds: Bounds = "-1,1",
+    action_bounds: Bounds = None,
     achieved: Achieved = None,
     part: Part = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a dataset holds: shape, lengths, returns, ends, success."""
+    """Show what a dataset holds: shape, lengths, returns, ends, and success where a task says what it is."""
 
     def call() -> Json:
-        imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
         card = _card(task)
+        imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
         from toolkit.data.imported import checked
         from toolkit.recordings import describe, relabelled
-        from toolkit.types import ToolkitError
 
         episodes = checked(imported) if card is None else relabelled(checked(imported), card)
-        result = describe(imported, episodes)
+        result = describe(imported, episodes, card)
         if out is not None:
             if card is None:
                 raise ToolkitError("--out: expected --task too, which says where the walls are")
@@ -96,7 +95,8 @@ def show(
         for name in ("length", "return"):
             yield f"{name:7} " + ", ".join(f"{key} {value:.6g}" for key, value in found[name].items())
         yield "ends    " + ", ".join(f"{key} {count}" for key, count in found["ends"].items() if count)
-        yield f"success {found['terminated_share']:.3f} (share of episodes that terminate)"
+        if found["success_share"] is not None:
+            yield f"success {found['success_share']:.3f} of the episodes"
         yield from (f"dropped {entry['number']} {entry['what']}: {entry['why']}" for entry in found["dropped"])
         yield from (f"note    {note}" for note in found["notes"])
         if "picture" in found:
@@ -113,7 +113,7 @@ def validate(
     waive: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Leave a rule out; may be repeated.")] = None,
     format: Format = None,
     trust_pickle: Trust = False,
-    action_bounds: Bounds = "-1,1",
+    action_bounds: Bounds = None,
     achieved: Achieved = None,
     part: Part = None,
     as_json: AsJson = False,
@@ -122,7 +122,6 @@ def validate(
 
     def call() -> Json:
         from toolkit.data.finding import Finding, errors, without
-        from toolkit.types import ToolkitError
 
         without([], waive or [])  # a wrong name is refused before anything is read
         card = _card(task)
@@ -130,7 +129,7 @@ def validate(
 
         about: Json = {"path": dataset}
         try:
-            imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
+            imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
             found, about = check(imported, card), imported.source.summary()
         except ToolkitError as error:
             found = [Finding("unreadable", str(error))]
@@ -161,7 +160,7 @@ def convert(
     replace: Replace = False,
     format: Format = None,
     trust_pickle: Trust = False,
-    action_bounds: Bounds = "-1,1",
+    action_bounds: Bounds = None,
     achieved: Achieved = None,
     part: Part = None,
     as_json: AsJson = False,
@@ -169,8 +168,8 @@ def convert(
     """Write a dataset of any known format as Minari, OGBench .npz or D4RL HDF5."""
 
     def call() -> Json:
-        imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
         card = _card(task)
+        imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
         from toolkit.data.imported import checked
         from toolkit.recordings import write
 
@@ -246,7 +245,7 @@ def relabel(
     replace: Replace = False,
     format: Format = None,
     trust_pickle: Trust = False,
-    action_bounds: Bounds = "-1,1",
+    action_bounds: Bounds = None,
     achieved: Achieved = None,
     part: Part = None,
     as_json: AsJson = False,
@@ -259,11 +258,11 @@ def relabel(
         from toolkit.recordings import relabelled, write
         from toolkit.tasks import load_card
 
+        card = load_card(task)
         if mujoco_log.is_log(Path(dataset)):
-            imported = mujoco_log.replay(Path(dataset), card := load_card(task))
+            imported = mujoco_log.replay(Path(dataset), card)
         else:
-            imported = _open(dataset, root, format, trust_pickle, action_bounds, achieved, part)
-            card = load_card(task)
+            imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
         episodes = relabelled(checked(imported), card)
         made = _made("relabel", [imported]) | {"task": card.name}
         path = write([episodes], out, root, made=made, card=card, replace=replace)
@@ -274,14 +273,15 @@ def relabel(
 
 
 def _open(
-    dataset: str, root: Path, format: str | None, trust: bool, bounds: str, achieved: str | None, part: str | None
-) -> Imported:
+    name: str, root: Path, card: TaskCard | None, format: str | None, trust: bool, bounds: str | None,
+    achieved: str | None, part: str | None,
+) -> Imported:  # fmt: skip
     from toolkit.data.importers.options import Options, columns, pair
+    from toolkit.recordings import action_bounds, open_data
 
-    options = Options(pair(bounds), None if achieved is None else columns(achieved), part, trust)
-    from toolkit.recordings import open_data
-
-    return open_data(dataset, root, format, options)
+    scale = action_bounds(card) if bounds is None else pair(bounds)
+    options = Options(scale, None if achieved is None else columns(achieved), part, trust)
+    return open_data(name, root, format, options)
 
 
 def _card(name: str | None) -> TaskCard | None:

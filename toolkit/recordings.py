@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from toolkit import __version__
 from toolkit.data import exporters
@@ -18,6 +19,7 @@ from toolkit.data.importers import detect, read_data
 from toolkit.data.importers.options import Options
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
 from toolkit.tasks import TaskCard, make_env, relabel
+from toolkit.tasks.actions import Scaled
 from toolkit.types import Episodes, IntArray, Json, ToolkitError
 
 Target = Literal["minari", "ogbench", "d4rl"]
@@ -38,6 +40,14 @@ def find_data(name: str, root: Path) -> Path:
 def open_data(name: str, root: Path, format: str | None = None, options: Options | None = None) -> Imported:
     """A data set by path or by id below `root`, in any format that is known. Raises ToolkitError."""
     return read_data(find_data(name, root), format, options)
+
+
+def action_bounds(card: TaskCard | None) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    """Between which numbers a file's actions lie that does not say so: the simulator's own, without a card -1 and 1."""
+    if card is None or card.in_maze:  # every maze's robot has -1 and 1
+        return -1.0, 1.0
+    actions = make_env(card).actions
+    return actions.bounds if isinstance(actions, Scaled) else (-1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +115,12 @@ def listed(root: Path) -> list[Json]:
     return sorted(found, key=lambda entry: str(entry["id"]))
 
 
-def describe(imported: Imported, episodes: Episodes) -> Json:
-    """Shape, lengths, returns, ends and share of success of `episodes`, with where they come from."""
+def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = None) -> Json:
+    """Shape, lengths, returns and ends of `episodes`, with where they come from.
+
+    With a card that says what success is, its share too: elsewhere an end may as well be a fall.
+    """
+    told = card is not None and card.reward.rule != "env"
     success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
     return {
         **imported.source.summary(),
@@ -117,7 +131,7 @@ def describe(imported: Imported, episodes: Episodes) -> Json:
         "action": episodes.action.shape[1],
         "length": _spread(episodes.lengths),
         "return": returns(episodes),
-        "terminated_share": float(success.mean()),
+        "success_share": float(success.mean()) if told else None,
     }
 
 
@@ -196,11 +210,14 @@ def write(
     at a time is asked for.
 
     The environment's specification is the card's where one is given: what a file said about it is not passed on.
+    Formats that do not name their bounds get actions in those of the card's simulator, as they are read again.
     """
-    if to == "ogbench":
-        return exporters.to_ogbench(merge(list(parts)), Path(out), replace)
-    if to == "d4rl":
-        return exporters.to_d4rl(merge(list(parts)), Path(out), replace)
+    if to != "minari":
+        whole = merge(list(parts))
+        low, high = (np.asarray(bound) for bound in action_bounds(card))
+        action = ((high + low) / 2 + (high - low) / 2 * whole.action).astype(np.float32)
+        export = exporters.to_ogbench if to == "ogbench" else exporters.to_d4rl
+        return export(dataclasses.replace(whole, action=action), Path(out), replace)
     spec = None if card is None else make_env(card).env_spec.to_json()
     description = f"{made['command']} of {', '.join(made['of'])}"
     metadata = {"description": description, "toolkit": made}

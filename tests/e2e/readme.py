@@ -1,4 +1,4 @@
-"""Do all that README.md shows, in order, in one folder: run its commands and Python, save its YAML files.
+"""Do all that README.md and docs/your-robot.md show, in order, in one folder: run commands and Python, save YAML files.
 
     python tests/e2e/readme.py [FOLDER]       FOLDER is an empty temporary one where none is named
 
@@ -22,10 +22,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/your-robot.md")
 BLOCK = re.compile(
     r"(?:^<!-- ci: (?P<note>.*?) -->\n+)?^```(?P<language>console|python|yaml)\n(?P<body>.*?)^```$", re.M | re.S
 )
@@ -41,7 +43,7 @@ class Block(NamedTuple):
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """What a README shows, without what .ci/run has done already.
+    """What a document shows, without what .ci/run has done already.
 
     Raises ValueError for a comment that is none of ours, a command that no step has done although a comment says so,
     and a console block without a command.
@@ -85,7 +87,7 @@ def _step(name: str) -> list[str]:
 
 def main(folder: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    for block in blocks((ROOT / "README.md").read_text(encoding="utf-8")):
+    for block in chain.from_iterable(blocks((ROOT / name).read_text(encoding="utf-8")) for name in DOCUMENTS):
         for text in block.texts:
             if block.path:
                 (folder / block.path).parent.mkdir(parents=True, exist_ok=True)

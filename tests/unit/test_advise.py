@@ -69,6 +69,9 @@ def test_what_must_be_joined_goes_to_iql() -> None:
     assert list(made) == ["bc", "iql", "finetune"]
     assert made["iql"]["gamma"] == 0.995, "the task's time limit counts, not the length of the pieces"
     assert made["iql"]["starts"] == "far" and made["finetune"]["start"] == "iql"
+    assert made["finetune"]["config"]["lr_policy"] == 2e-5
+    bold = stages(FACTS | {"reward": "env"}, list(found.values()), online=True)["finetune"]
+    assert bold["config"]["lr_policy"] == 3e-4 and bold["env_steps"] > made["finetune"]["env_steps"]
 
 
 def test_other_cases() -> None:

@@ -63,7 +63,8 @@ def test_list_and_show(recorded: Path, here: Path) -> None:
     assert shown["length"]["max"] == episodes.lengths.max()
     picture = ElementTree.parse(here / shown["picture"]).getroot()
     assert len(picture.findall("{*}path")) >= len(episodes)
-    assert "success" in data("show", str(recorded))
+    assert "success 0.625 of the episodes" in data("show", str(recorded), "--task", CARD.name)
+    assert "success" not in data("show", str(recorded))  # an end may as well be a fall
     assert "expected --task too" in data("show", str(recorded), "--out", "x", code=2)
 
 
@@ -83,6 +84,20 @@ def test_validate(recorded: Path, here: Path) -> None:
     assert "expected the name of a rule" in data("validate", "bad.npz", "--waive", "nan", code=2)
     (here / "none.npz").write_bytes(b"PK")
     assert data("validate", "none.npz", "--json", code=2)["findings"][0]["rule"] == "unreadable"
+
+
+def test_actions_without_bounds_are_in_the_simulator_s(here: Path) -> None:
+    """As whoever logs a pendulum, whose torque goes from -2 to 2, has them; and so they are exported again."""
+    wide = 2 * flat(truth(), "action")
+    np.savez(here / "wide.npz", **d4rl_arrays(truth(), next_observations=after(truth()), actions=wide))
+    data("convert", "wide.npz", "mine/wide-v0", "--task", "pendulum")
+    np.savez(here / "plain.npz", **d4rl_arrays(truth(), next_observations=after(truth())))
+    data("convert", "plain.npz", "mine/plain-v0")
+    same(read_minari(here / "data/mine/wide-v0"), read_minari(here / "data/mine/plain-v0"))
+    data("convert", "mine/wide-v0", "wide.hdf5", "--to", "d4rl", "--task", "pendulum")
+    with h5py.File(here / "wide.hdf5") as file:
+        np.testing.assert_array_equal(file["actions"], wide)
+    data("validate", "wide.npz", "--action-bounds", "-1,1", code=2)
 
 
 def test_convert_there_and_back(recorded: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,3 +364,47 @@ def test_the_oracle_drives_by_single_pushes(tmp_path: Path) -> None:
     episodes = relabel(card, read_minari(recording))
     oracle = Oracle(card, coverage(episodes, card.maze, card.goal_xy, card.goal.radius).edges)
     assert evaluate(oracle, card, 1, 10).success.mean() == 1.0
+
+
+def test_an_installed_package_brings_its_own_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine-1.0.dist-info").mkdir()
+    (tmp_path / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    entry_points = tmp_path / "mine-1.0.dist-info" / "entry_points.txt"
+    entry_points.write_text("[toolkit.envs]\nslider = mine_envs\n")
+    (tmp_path / "mine_envs.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    card = TaskCard(
+        name="slider", description="x", env_id="MineSlider-v0", max_episode_steps=9, reward=Reward(rule="env")
+    )
+    recipe = load_recipe("random").model_copy(update={"episodes": 30})
+    episodes = read_minari(collect(recipe, card, tmp_path / "data", workers=2))
+    with pytest.raises(ToolkitError, match="is registered with a class; expected entry_point as text"):
+        registry_spec("MineClass-v0")
+    assert len(episodes) == 30 and episodes.obs.shape[1] == 1 and (episodes.reward <= 0).all()
+
+    entry_points.write_text("[toolkit.envs]\nlost = mine_lost\n")
+    with pytest.raises(
+        ToolkitError, match=r"entry point lost of toolkit\.envs: mine_lost cannot be imported: ModuleNot"
+    ):
+        registry_spec("MineLost-v0")
+
+
+MINE = """
+import gymnasium
+import numpy as np
+
+class Slider(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = self.np_random.uniform(-1, 1, 1)
+        return self.at.astype(np.float32), {}
+    def step(self, action):
+        self.at = np.clip(self.at + action / 4, -1, 1)
+        return self.at.astype(np.float32), -abs(float(self.at[0])), False, False, {}
+
+gymnasium.register("MineSlider-v0", "mine_envs:Slider")
+gymnasium.register("MineClass-v0", Slider)
+"""

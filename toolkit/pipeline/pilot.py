@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.advise import Advice, advise, facts, stages
+from toolkit.data.importers.options import Options
 from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
@@ -16,7 +17,7 @@ from toolkit.pipeline.goals import goal_rule
 from toolkit.pipeline.material import make_agent, material_from, task_sizes
 from toolkit.pipeline.spec import OfflineStage
 from toolkit.pipeline.watch import greedy, summarise
-from toolkit.recordings import open_data
+from toolkit.recordings import action_bounds, open_data
 from toolkit.strict_yaml import render
 from toolkit.tasks import TaskCard
 from toolkit.train import OfflinePlan, Saved, Values, offline_loop
@@ -65,7 +66,7 @@ def advise_on(
 
     `seconds` are for all pilots together; `say` hears what goes on. Raises ToolkitError where the recording has errors.
     """
-    imported = open_data(name, root, format)
+    imported = open_data(name, root, format, Options(action_bounds(card)))
     found, episodes = facts(imported, card)
     advice = advise(found, online)
     made = stages(found, advice, online)

@@ -30,7 +30,7 @@ from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
 from toolkit.processes import cores
-from toolkit.recordings import find_data, open_parts, provenance, read_places, returns, write
+from toolkit.recordings import action_bounds, find_data, open_parts, provenance, read_places, returns, write
 from toolkit.stitching import coverage, exits
 from toolkit.tasks import relabel, unseen_env
 from toolkit.types import Json, ToolkitError
@@ -99,7 +99,7 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
     card, dataset = context.plan.card, context.plan.dataset(context.folder.data, name)
     context.console.stage_started(name, 1, "recordings")
     path = find_data(stage.source, DATA)
-    options = Options(achieved=None if stage.achieved is None else columns(stage.achieved))
+    options = Options(action_bounds(card), None if stage.achieved is None else columns(stage.achieved))
     parts = [mujoco_log.replay(path, card)] if mujoco_log.is_log(path) else open_parts(path, options)
     sizes, sources = unseen_env(card).sizes, []
     for part in parts:

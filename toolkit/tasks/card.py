@@ -67,7 +67,8 @@ class TaskCard(Strict):
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     description: str
     env_id: str = Field(pattern=r"^([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+-v[0-9]+$")
-    """A registered environment of gymnasium or gymnasium-robotics, or one of OGBench's mazes of a point or an ant."""
+    """A registered environment of gymnasium, gymnasium-robotics or an installed package (docs/your-robot.md), or one of
+    OGBench's mazes of a point or an ant."""
     env_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Arguments of its constructor."""
     directions: int | None = Field(None, ge=3, le=64)

@@ -1,33 +1,61 @@
-"""Gymnasium's registry with gymnasium-robotics and OGBench's mazes in it: the only environments a card can name."""
+"""Gymnasium's registry with gymnasium-robotics, OGBench's mazes and yours in it: all environments a card can name."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+from importlib.metadata import entry_points
 
 import gymnasium
 
 from toolkit.config import nearest
 from toolkit.types import ToolkitError
 
+_GROUP = "toolkit.envs"
 _OF_OGBENCH = re.compile(r"(visual-)?(pointmaze|antmaze|humanoidmaze|antsoccer)-")
 _OGBENCH = re.compile(r"(pointmaze|antmaze)-(medium|large|giant)-v0")
 
 
 def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
-    """The registered specification of `env_id`. Raises ToolkitError for an unknown one, or where OGBench is missing."""
+    """The registered specification of `env_id`.
+
+    An installed package brings environments by an entry point of `toolkit.envs`: a module that registers them. Raises
+    ToolkitError for an unknown one, or where OGBench is missing or such a module cannot be imported.
+    """
     if _OF_OGBENCH.match(env_id):
         _register_ogbench(env_id)
     with contextlib.redirect_stderr(io.StringIO()):  # the import prints a notice about unrelated environments
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)
     if env_id not in gymnasium.registry:
+        _register_installed()
+    if env_id not in gymnasium.registry:
         family = re.split(r"[_-]", env_id)[0]
         alike = sorted(name for name in gymnasium.registry if re.split(r"[_-]", name)[0] == family)
         known = f"; known of its kind: {', '.join(alike)}" if alike else nearest(env_id, gymnasium.registry)
-        raise ToolkitError(f"env_id {env_id!r} is registered neither by gymnasium nor by gymnasium-robotics{known}")
-    return gymnasium.spec(env_id)
+        raise ToolkitError(
+            f"env_id {env_id!r} is registered neither by gymnasium, nor by gymnasium-robotics, nor by an entry point "
+            f"of {_GROUP}{known}"
+        )
+    spec = gymnasium.spec(env_id)
+    if callable(spec.entry_point):
+        raise ToolkitError(
+            f"env_id {env_id!r} is registered with a class; expected entry_point as text, 'module:Class', by which a "
+            "recording can name it"
+        )
+    return spec
+
+
+def _register_installed() -> None:
+    for point in entry_points(group=_GROUP):
+        try:
+            point.load()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ToolkitError(
+                f"entry point {point.name} of {_GROUP}: {point.value} cannot be imported: {why}"
+            ) from error
 
 
 def _register_ogbench(env_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from toolkit.types import Episodes, ToolkitError
 
@@ -13,8 +14,8 @@ from toolkit.types import Episodes, ToolkitError
 class Options:
     """Answers for `read_data`."""
 
-    bounds: tuple[float, float] = (-1.0, 1.0)
-    """Of every number of an action, where the file does not say; [-1, 1] inside the package is these."""
+    bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-1.0, 1.0)
+    """Of an action's numbers, where the file does not say, () or (A,) each; [-1, 1] inside the package is these."""
     achieved: slice | None = None
     """Columns of the observation that are the achieved goal, in a file without goals. An episode's desired one is
     then what it achieved in the end."""
