@@ -53,8 +53,8 @@ def evaluate_run(
     if video is not None:
         check_video(video)
     policy = load_policy(run_or_checkpoint)
-    if video is not None and not policy.card.in_maze:
-        raise ToolkitError(f"{video}: films show a maze from above, and task {policy.card.name} is played in none")
+    if video is not None:
+        check_video(video, policy.card)
     place = find_checkpoint(run_or_checkpoint)
     summary, result = _measure(policy, place, episodes, starts, until_ci, workers, video is not None, progress)
     if video is not None and result.routes is not None:

@@ -35,6 +35,7 @@ WORTH = 10.0  # seconds of playing that repay the start of a process
 class Route(NamedTuple):
     """One episode of T steps, as recorded."""
 
+    seed: int  # what its reset followed from
     xy: FloatArray  # (T + 1, G) positions
     inputs: FloatArray  # (T + 1, O) what the policy saw
     action: FloatArray  # (T, A)
@@ -213,11 +214,12 @@ def _play(act: Act, plan: _Plan, share: range, finished: Callable[[], None] = la
         if place < 0:
             pool.inputs[lane] = 0.0
             return
-        pool.reset(lane, plan.seed(seed, share[place]), plan.options(seed, share[place]))
+        chance = plan.seed(seed, share[place])
+        pool.reset(lane, chance, plan.options(seed, share[place]))
         table.start_xy[seed, place], table.goal_xy[seed, place] = pool.achieved[lane], pool.desired[lane]
         table.start_inputs[seed, place] = pool.inputs[lane]
         if plan.record:
-            table.routes[seed][place].append((pool.achieved[lane].copy(), pool.inputs[lane].copy()))
+            table.routes[seed][place].append((pool.achieved[lane].copy(), pool.inputs[lane].copy(), chance))
 
     for lane in range(len(pool)):
         take(lane)
@@ -275,6 +277,7 @@ def _result(table: _Table, plan: _Plan) -> EvalResult:
 def _route(rows: list[Any]) -> Route:
     steps = rows[1:]
     return Route(
+        rows[0][2],
         np.stack([row[0] for row in rows]),
         np.stack([row[1] for row in rows]),
         np.stack([row[2] for row in steps]),

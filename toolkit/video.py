@@ -1,9 +1,13 @@
-"""Films of recorded routes: the maze from above, one ball a seed, each with its trail. Needs no OpenGL."""
+"""Films of recorded episodes: a maze from above, one ball a seed with its trail; any other robot as MuJoCo draws it.
+
+The second needs OpenGL and plays the episodes again, which follow from their seeds and actions.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +18,22 @@ from PIL import Image, ImageDraw
 
 from toolkit.evaluate import Route
 from toolkit.maze import Maze
-from toolkit.tasks import TaskCard
+from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.types import FloatArray, ToolkitError
 
 WIDTH = 480  # pixels, about
 SMOOTH = 2  # drawn this many times larger, then averaged
 FRAMES_PER_S = 25
-STEPS_PER_FRAME = 4
+STEPS_PER_FRAME = 4  # in a maze
 PAUSE_FRAMES = 10  # after each episode
+TILE = 240  # pixels a seed's robot gets, each way
+MOST_FRAMES = 200  # of an episode of a robot; of a longer one steps are left out
 WALL, FLOOR, GOAL, REACHED = "#475569", "#f8fafc", "#fca5a5", "#86efac"
 COLOURS = ("#2563eb", "#d97706", "#7c3aed", "#059669", "#db2777", "#0891b2", "#4d7c0f", "#be123c")
 
 
-def check_video(path: Path) -> None:
-    """Raise ToolkitError where this installation cannot write such a file."""
+def check_video(path: Path, card: TaskCard | None = None) -> None:
+    """Raise ToolkitError where this installation cannot write such a file, or not draw the task."""
     if path.suffix not in (".mp4", ".gif"):
         raise ToolkitError(f"{path}: expected a name that ends in .mp4 or .gif")
     if path.suffix == ".mp4":
@@ -37,13 +43,28 @@ def check_video(path: Path) -> None:
             raise ToolkitError(
                 f"{path}: .mp4 needs the video extra (pip install 'offline2online-toolkit[video]'); .gif needs nothing"
             ) from None
+    if card is not None and not card.in_maze:
+        env = make_env(card, "rgb_array")
+        try:
+            with warnings.catch_warnings(action="ignore"):  # the error says enough
+                env.reset(seed=0)
+                env.render()
+        except Exception as error:  # each way to OpenGL fails with errors of its own
+            raise ToolkitError(
+                f"{path}: task {card.name} cannot be drawn, for which its simulator needs OpenGL; without a screen "
+                "install libosmesa6 and set MUJOCO_GL=osmesa, or with a GPU MUJOCO_GL=egl "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()) -> Path:
-    """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once, each under its word."""
-    check_video(path)
+    """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once, each under its word.
+
+    Raises ToolkitError as `check_video` does, and where a simulator does not repeat an episode.
+    """
+    check_video(path, card)
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames = _frames(card, routes, words)
+    frames = (_maze_frames if card.in_maze else _robot_frames)(card, routes, words)
     unfinished = path.with_name(f".{path.stem}.tmp{path.suffix}")  # a broken film never stands under the given name
     try:
         if path.suffix == ".gif":
@@ -75,7 +96,7 @@ def _write_mp4(path: Path, frames: Iterator[npt.NDArray[np.uint8]]) -> None:
         writer.close()
 
 
-def _frames(
+def _maze_frames(
     card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Pictures (H, W, 3) of all episodes in turn."""
@@ -85,6 +106,40 @@ def _frames(
         longest = max(len(route.xy) for route in episode)
         for step in [*range(0, longest, STEPS_PER_FRAME), *[longest] * PAUSE_FRAMES]:
             yield canvas.draw(card, [route.xy[: step + 1] for route in episode], episode, word)
+
+
+def _robot_frames(
+    card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Pictures (H, W, 3) of all episodes in turn, the seeds side by side; one that is over stands still."""
+    env = make_env(card, "rgb_array")
+    for place, episode in enumerate(zip(*routes, strict=True)):
+        longest = max(len(route.action) for route in episode)
+        clips = [_clip(env, route, -(-longest // MOST_FRAMES)) for route in episode]
+        for frame in range(max(map(len, clips)) + PAUSE_FRAMES):
+            picture = Image.fromarray(np.concatenate([clip[min(frame, len(clip) - 1)] for clip in clips], axis=1))
+            if place < len(words):
+                ImageDraw.Draw(picture).text((8, 4), words[place], fill="white", stroke_width=1, stroke_fill="black")
+            yield np.asarray(picture, np.uint8)
+
+
+def _clip(env: TaskEnv, route: Route, every: int) -> list[npt.NDArray[np.uint8]]:
+    """What one episode looked like, every so many steps and at its end."""
+    env.reset(seed=route.seed)
+    pictures = [_tile(env)]
+    for step, (action, reward) in enumerate(zip(route.action, route.reward, strict=True), 1):
+        if np.float32(env.step(action)[1]) != reward:
+            raise ToolkitError(
+                f"task {env.card.name}: step {step} of an episode pays otherwise when it is played again for the film; "
+                "expected a simulator all of whose chance follows from the seed of its reset"
+            )
+        if step % every == 0 or step == len(route.action):
+            pictures.append(_tile(env))
+    return pictures
+
+
+def _tile(env: TaskEnv) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(env.render()).resize((TILE, TILE), Image.Resampling.BOX), np.uint8)
 
 
 class _Canvas:

@@ -45,6 +45,7 @@ def render(run: Run) -> str:
         far=any(stage.routes and stage.routes.get("far_starts") for stage in run.stages),
         losses=figures.loss_figures(run),
         stages=_stage_rows(run),
+        routed=any(not math.isnan(stage.path_ratio) for stage in run.stages),
         judged=judged,
         tasks=list(dict.fromkeys(task for stage in judged for task in stage.tasks)),
     )
