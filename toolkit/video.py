@@ -51,9 +51,8 @@ def check_video(path: Path, card: TaskCard | None = None) -> None:
                 env.render()
         except Exception as error:  # each way to OpenGL fails with errors of its own
             raise ToolkitError(
-                f"{path}: task {card.name} cannot be drawn, for which its simulator needs OpenGL; without a screen "
-                "install libosmesa6 and set MUJOCO_GL=osmesa, or with a GPU MUJOCO_GL=egl "
-                f"({type(error).__name__}: {error})"
+                f"{path}: task {card.name} cannot be drawn ({type(error).__name__}: {error}). MuJoCo needs OpenGL for "
+                "that: without a screen install libosmesa6 and set MUJOCO_GL=osmesa, or with a GPU MUJOCO_GL=egl"
             ) from error
 
 

@@ -240,7 +240,7 @@ def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
                 returns = [-1000.0 * rate for rate in success["per_seed"]]
                 middle = {"iqm": -1000 * success["iqm"], "ci95": [min(returns) - 50, max(returns) + 50]}
                 stage |= {"success": None, "return": {**middle, "per_seed": returns}, "path_ratio": None}
-        summary["switch"] = {}
+        summary["switch"] = {"before": -75.0, "dip": 12.5, "recovery_env_steps": 1500, "regret": 30.0}
 
     edit(run / "summary.json", change)
     for path in run.rglob("routes.json"):
@@ -251,9 +251,12 @@ def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
         )
     page = page_of(run)
     assert page.titles[:3] == ["Return", "Return, offline", "Return, online"]
-    assert not {"maze", "switch"} & set(page.sections)
+    assert "maze" not in page.sections and "switch" in page.sections
     text = " ".join(page.text.split())
     assert "Return at the end, stage evaluate −99" in text
+    assert "Before −75.0 return of the policy that went online Dip 12.5 deepest fall of return below that" in text
+    assert "Regret 30.0 mean of the best return − return over all evaluations online" in text
+    assert "Return at every evaluation after the switch" in text
     assert "Success" not in text
 
 

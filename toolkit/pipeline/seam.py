@@ -32,7 +32,7 @@ from toolkit.types import Json, ToolkitError
 TEMPERATURE = "log_alpha"
 DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
 SPARSE = 2_000  # environment steps between two evaluations after those in which a dip would show
-TOLERANCE = 0.02  # this close below the success before the switch counts as back
+TOLERANCE = 0.02  # so far below the success before the switch, or such a share of the return, counts as back
 
 
 class SeamError(ToolkitError):
@@ -157,24 +157,34 @@ def switch_summary(rows: Iterable[Json]) -> Json:
 
     `before` is the success at environment step 0, interquartile mean over seeds; `dip` the deepest fall below it in
     the first 10,000 steps; `recovery_env_steps` the first evaluation after the deepest point that is back within 0.02,
-    0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations. Empty
-    where no success is known.
+    0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations. Where no
+    success is known all is said of the return: back is within 2 % of it, and regret is measured from its highest.
     """
-    found = [(int(row["step"]), float(iqm(row["eval/success"]))) for row in rows if "eval/success" in row]
-    found = [(step, success) for step, success in found if not math.isnan(success)]
-    if not found or found[0][0] != 0:
+    found = list(rows)
+    known, level = _levels(found, "success"), 1.0
+    if not known:
+        known = _levels(found, "return")
+        level = max((value for _, value in known), default=0.0)
+    if not known or known[0][0] != 0:
         return {}
-    before, after = found[0][1], found[1:]
-    early = [success for step, success in after if step <= DIP_STEPS]
+    before, after = known[0][1], known[1:]
+    early = [value for step, value in after if step <= DIP_STEPS]
     lowest = min(early, default=before)
-    level = before - TOLERANCE - 1e-9
+    enough = before - TOLERANCE * max(1.0, abs(before)) - 1e-9
     # by order and not by step: what a guard rolled back is played again at the same one
     later = after[early.index(lowest) + 1 :] if early else []
-    back = [step for step, success in later if success >= level]
-    recovery = 0 if lowest >= level else back[0] if back else None
+    back = [step for step, value in later if value >= enough]
+    recovery = 0 if lowest >= enough else back[0] if back else None
     return {
         "before": before,
         "dip": max(0.0, before - lowest),
         "recovery_env_steps": recovery,
-        "regret": float(np.mean([1.0 - success for _, success in after])) if after else 0.0,
+        "regret": float(np.mean([level - value for _, value in after])) if after else 0.0,
     }
+
+
+def _levels(rows: Iterable[Json], measure: str) -> list[tuple[int, float]]:
+    """Environment step and interquartile mean over seeds of every evaluation in which it is known."""
+    column = f"eval/{measure}"
+    found = [(int(row["step"]), float(iqm(row[column]))) for row in rows if column in row]
+    return [(step, value) for step, value in found if not math.isnan(value)]

@@ -97,11 +97,11 @@ def learning_figures(run: Run, metric: str, title: str) -> list[Figure]:
 
 
 def switch_figure(run: Run) -> Figure | None:
-    """Success in the first steps after the switch, with the dip and the way back."""
+    """Success, or return, in the first steps after the switch, with the dip and the way back."""
     stages = run.curves("online")
     if not stages:
         return None
-    curve = stage_curve(stages[0], "eval/success", stages[0].name, 1).until(SWITCH_STEPS)
+    curve = stage_curve(stages[0], f"eval/{run.measure}", stages[0].name, 1).until(SWITCH_STEPS)
     if len(curve.steps) < 2 or not np.isfinite(curve.values).any():
         return None
     before = real(run.switch.get("before"))
@@ -111,14 +111,14 @@ def switch_figure(run: Run) -> Figure | None:
     low = float(np.nanmin(np.append(curve.values, before)))
     # A dip of a few per cent is what this picture is about: show the part of the axis it happens in.
     y_range = SUCCESS if low < 0.4 else (math.floor(low * 10 - 0.5) / 10, 1.02)
-    caption = "Success at every evaluation after the switch; shaded is what fell short of the level before it."
+    caption = f"{run.measure.capitalize()} at every evaluation after the switch; shaded is what fell short of before."
     return curve_figure(
         "The first steps online",
         caption,
         [curve],
         "environment steps after the switch",
-        y_range,
-        extras=lambda x, y: _switch_marks(curve, before, recovery, x, y) + _rollbacks(stages[0], x, y),
+        y_range if run.measure == "success" else None,
+        extras=lambda x, y: _switch_marks(curve, run.measure, before, recovery, x, y) + _rollbacks(stages[0], x, y),
     )
 
 
@@ -147,7 +147,7 @@ def _rollbacks(stage: Stage, x: Axis, y: Axis) -> Markup:
     return Markup("").join(lines)
 
 
-def _switch_marks(curve: Curve, before: float, recovery: float, x: Axis, y: Axis) -> Markup:
+def _switch_marks(curve: Curve, measure: str, before: float, recovery: float, x: Axis, y: Axis) -> Markup:
     parts = []
     if math.isfinite(before):
         level = y.at(before)
@@ -155,7 +155,7 @@ def _switch_marks(curve: Curve, before: float, recovery: float, x: Axis, y: Axis
         outline = "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(xs, short, strict=True) if math.isfinite(py))
         parts.append(tag("path", class_="regret", d=f"M{xs[0]:.1f} {level:.1f}L{outline}L{xs[-1]:.1f} {level:.1f}Z"))
         parts.append(tag("line", class_="level", x1=x.start, x2=x.end, y1=level, y2=level))
-        words = f"before the switch {rate(before)}"
+        words = f"before the switch {rate(before) if measure == 'success' else number(before)}"
         parts.append(
             tag("text", words, x=WIDTH - RIGHT, y=level + 16 if level < y.start - 40 else level - 6, text_anchor="end")
         )

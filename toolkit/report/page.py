@@ -9,7 +9,7 @@ from typing import Any
 from toolkit.console import rolled_back
 from toolkit.log import series
 from toolkit.report import figures
-from toolkit.report.html import render_page, show_duration, show_number, show_rate, show_score, write_page
+from toolkit.report.html import render_page, show_duration, show_number, show_score, write_page
 from toolkit.report.maze_picture import maze_figures, route_figures
 from toolkit.report.run import Run, read_run
 
@@ -67,16 +67,17 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _switch_facts(run: Run) -> list[tuple[str, str, str]]:
-    switch = run.switch
+    switch, measure, show = run.switch, run.measure, show_score(run.measure)
     recovery = switch.get("recovery_env_steps", math.nan)
     known = isinstance(recovery, int | float) and math.isfinite(recovery)
-    steps = [series(stage.rows, "eval/success")[0] for stage in run.curves("online")[:1]]
+    steps = [series(stage.rows, f"eval/{measure}")[0] for stage in run.curves("online")[:1]]
     apart = f", evaluated every {steps[0][1] - steps[0][0]:,.0f} steps" if steps and len(steps[0]) > 1 else ""
+    best = "1" if measure == "success" else "the best return"
     rows = [
-        ("Before", show_rate(switch.get("before")), "success of the policy that went online"),
-        ("Dip", show_rate(switch.get("dip")), f"deepest fall of success below that{apart}"),
+        ("Before", show(switch.get("before")), f"{measure} of the policy that went online"),
+        ("Dip", show(switch.get("dip")), f"deepest fall of {measure} below that{apart}"),
         ("Back after", f"{recovery:,.0f}", "environment steps") if known else ("Back", "not yet", "in this run"),
-        ("Regret", show_number(switch.get("regret")), "mean of 1 − success over all evaluations online"),
+        ("Regret", show_number(switch.get("regret")), f"mean of {best} − {measure} over all evaluations online"),
     ]
     return rows if switch else []
 
