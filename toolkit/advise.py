@@ -26,6 +26,7 @@ GOOD = 0.9  # share of successful episodes from which plain imitation is worth i
 STITCHED = 0.1  # share of starts that need a stitch from which imitation falls short
 NARROW = 0.3  # diversity of actions below which a critic sees too little of what it judges
 FAST = {"lr": 2e-3, "polyak": 0.02}  # for some thousand updates of small networks, as in offline2online.yaml
+ALIKE = 0.9  # share of steps with one and the same reward from which only arriving pays
 FEW = 20  # successful episodes below which filtering leaves too little to imitate
 # Practice. Where only arriving pays, a good policy is soon perfect and soon lost, as in offline2online.yaml; where each
 # step pays there is more to gain, and what is gentle there loses here (docs/your-robot.md), so as in locomotion.yaml.
@@ -75,9 +76,9 @@ def facts(imported: Imported, card: TaskCard | None) -> tuple[Json, Episodes]:
 def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
     returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
     low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9]).tolist()
-    told = card is None or card.reward.rule != "env"
+    told = card is not None and card.reward.rule != "env"  # elsewhere an end may as well be a fall
     success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
-    hot = episodes.action[acting(episodes.starts)]
+    hot, paid = (rows[acting(episodes.starts)] for rows in (episodes.action, episodes.reward))
     found: Json = {
         "episodes": len(episodes),
         "transitions": episodes.transitions,
@@ -88,6 +89,7 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "successes": int(success.sum()) if told else None,
         "discrete": bool((hot.max(axis=1) == 1).all() and (hot.sum(axis=1) == 1).all() and hot.shape[1] > 1),
         "reward": None if card is None else card.reward.rule,
+        "paid_alike": float(np.unique(paid, return_counts=True)[1].max() / len(paid)),
         "goal_shown": card is not None and card.goal.observed and card.reward.rule == "sparse",
         "goal_fixed": card is not None and card.goal.cell is not None,
         "action_diversity": diversity(episodes),
@@ -246,7 +248,7 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
         made[one.agent] = {"kind": "offline", "agent": one.agent, **config, "updates": updates, **learns, **common}
     start = next((one.agent for one in advice if one.role == "choice"), None)
     if online and start == "iql":
-        practice = GENTLE if found["reward"] in (None, "sparse") else BOLD
+        practice = GENTLE if found["paid_alike"] > ALIKE else BOLD
         made["finetune"] = {
             "kind": "online", "agent": "sac", "start": start, **practice, "gamma": horizon["gamma"], **common,
         }  # fmt: skip

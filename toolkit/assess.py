@@ -57,11 +57,12 @@ def evaluate_run(
         check_video(video, policy.card)
     place = find_checkpoint(run_or_checkpoint)
     summary, result = _measure(policy, place, episodes, starts, until_ci, workers, video is not None, progress)
+    _write(out, summary)  # a film may fail
     if video is not None and result.routes is not None:
         films = [[seed[place] for place in ends] for seed, ends in zip(result.routes, _ends(result), strict=True)]
         write_video(video, policy.card, films, ENDS)
         summary["video"] = str(video)
-    _write(out, summary)
+        _write(out, summary)
     return summary
 
 

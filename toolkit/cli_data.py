@@ -74,10 +74,11 @@ def show(
     """Show what a dataset holds: shape, lengths, returns, ends, and success where a task says what it is."""
 
     def call() -> Json:
-        card = _card(task)
-        imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
         from toolkit.data.imported import checked
-        from toolkit.recordings import describe, relabelled
+        from toolkit.recordings import describe, open_data, reading, relabelled
+
+        card = _card(task)
+        imported = open_data(dataset, root, format, reading(card, achieved, action_bounds, part, trust_pickle))
 
         episodes = checked(imported) if card is None else relabelled(checked(imported), card)
         result = describe(imported, episodes, card)
@@ -124,12 +125,12 @@ def validate(
         from toolkit.data.finding import Finding, errors, without
 
         without([], waive or [])  # a wrong name is refused before anything is read
-        card = _card(task)
-        from toolkit.recordings import check
+        from toolkit.recordings import check, open_data, reading
 
-        about: Json = {"path": dataset}
+        card, about = _card(task), {"path": dataset}
+        options = reading(card, achieved, action_bounds, part, trust_pickle)
         try:
-            imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
+            imported = open_data(dataset, root, format, options)
             found, about = check(imported, card), imported.source.summary()
         except ToolkitError as error:
             found = [Finding("unreadable", str(error))]
@@ -168,11 +169,11 @@ def convert(
     """Write a dataset of any known format as Minari, OGBench .npz or D4RL HDF5."""
 
     def call() -> Json:
-        card = _card(task)
-        imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
         from toolkit.data.imported import checked
-        from toolkit.recordings import write
+        from toolkit.recordings import open_data, reading, write
 
+        card = _card(task)
+        imported = open_data(dataset, root, format, reading(card, achieved, action_bounds, part, trust_pickle))
         episodes, made = checked(imported), _made("convert", [imported])
         path = write([episodes], out, root, to=to, made=made, card=card, replace=replace)
         return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, **made}
@@ -185,6 +186,7 @@ def merge(
     out: Out,
     datasets: Annotated[list[str], typer.Argument(help="Two or more datasets.")],
     root: Root = DATA,
+    task: Task = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -194,9 +196,10 @@ def merge(
         from toolkit import recordings
         from toolkit.data.imported import checked
 
-        parts = [recordings.open_data(name, root) for name in datasets]
+        card = _card(task)
+        parts = [recordings.open_data(name, root, options=recordings.reading(card)) for name in datasets]
         episodes = recordings.merge([checked(part) for part in parts])
-        path = recordings.write([episodes], out, root, made=_made("merge", parts), replace=replace)
+        path = recordings.write([episodes], out, root, made=_made("merge", parts), card=card, replace=replace)
         return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions}
 
     answer(call, as_json, lambda result: [result["dataset"]])
@@ -212,6 +215,7 @@ def split(
     success: Annotated[bool | None, typer.Option("--success/--failure", help="Choose by how they end.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
     root: Root = DATA,
+    task: Task = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -223,12 +227,13 @@ def split(
         from toolkit import recordings
         from toolkit.data.imported import checked
 
-        imported = recordings.open_data(dataset, root)
+        card = _card(task)
+        imported = recordings.open_data(dataset, root, options=recordings.reading(card))
         whole, made = checked(imported), _made("split", [imported])
         chosen = recordings.choose(whole, episodes, share, success, seed)
         parts = {out: chosen} | ({rest: np.setdiff1d(np.arange(len(whole)), chosen)} if rest else {})
         paths = [
-            recordings.write([whole.select(index)], name, root, made=made, replace=replace)
+            recordings.write([whole.select(index)], name, root, made=made, card=card, replace=replace)
             for name, index in parts.items()
         ]
         return {"datasets": [str(path) for path in paths], "episodes": [len(index) for index in parts.values()]}
@@ -255,14 +260,14 @@ def relabel(
     def call() -> Json:
         from toolkit import mujoco_log
         from toolkit.data.imported import checked
-        from toolkit.recordings import relabelled, write
+        from toolkit.recordings import open_data, reading, relabelled, write
         from toolkit.tasks import load_card
 
         card = load_card(task)
         if mujoco_log.is_log(Path(dataset)):
             imported = mujoco_log.replay(Path(dataset), card)
         else:
-            imported = _open(dataset, root, card, format, trust_pickle, action_bounds, achieved, part)
+            imported = open_data(dataset, root, format, reading(card, achieved, action_bounds, part, trust_pickle))
         episodes = relabelled(checked(imported), card)
         made = _made("relabel", [imported]) | {"task": card.name}
         path = write([episodes], out, root, made=made, card=card, replace=replace)
@@ -270,18 +275,6 @@ def relabel(
         return {"dataset": str(path), "episodes": len(episodes), "transitions": episodes.transitions, "notes": notes}
 
     answer(call, as_json, lambda result: [result["dataset"], *(f"note    {note}" for note in result["notes"])])
-
-
-def _open(
-    name: str, root: Path, card: TaskCard | None, format: str | None, trust: bool, bounds: str | None,
-    achieved: str | None, part: str | None,
-) -> Imported:  # fmt: skip
-    from toolkit.data.importers.options import Options, columns, pair
-    from toolkit.recordings import action_bounds, open_data
-
-    scale = action_bounds(card) if bounds is None else pair(bounds)
-    options = Options(scale, None if achieved is None else columns(achieved), part, trust)
-    return open_data(name, root, format, options)
 
 
 def _card(name: str | None) -> TaskCard | None:

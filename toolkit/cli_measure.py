@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from toolkit.catalog import DATA
-from toolkit.cli_data import Dataset, Format, Root, Task
+from toolkit.cli_data import Achieved, Dataset, Format, Root, Task
 from toolkit.command import AsJson, Workers, answer, episodes_shown
 from toolkit.types import Json, ToolkitError
 
@@ -32,8 +33,9 @@ def advise(
     trying: Annotated[
         str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for that pipeline, .yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for that pipeline, .yaml, which is named after it.")] = None,
     format: Format = None,
+    achieved: Achieved = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend an algorithm and a pipeline to start from for a recording, with reasons."""
@@ -44,7 +46,11 @@ def advise(
 
         seconds = None if trying is None else parse_seconds(trying)
         card = None if task is None else load_card(task)
-        result = advise_on(dataset, root, card, online, seconds, format, lambda line: print(line, file=sys.stderr))
+        called = re.sub(r"[^a-z0-9]+", "-", out.stem.lower()).strip("-") if out else ""
+        result = advise_on(
+            dataset, root, card, online, seconds, format, achieved, called or "advised",
+            lambda line: print(line, file=sys.stderr),
+        )  # fmt: skip
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(result["pipeline"], encoding="utf-8")

@@ -105,9 +105,9 @@ class Policy:
     ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[Any], ...] | None]:
         """Actions for one observation or a batch, Dict or flat (the policy's input), (..., O) -> (..., A).
 
-        Actions are in the bounds of the task's environment; discrete ones are the numbers of choices, (...). `state` of
-        a policy that decides on chunks is what it still has to play, to be handed in again with the masks (...) of
-        `episode_start`; without it each call looks anew. Other policies have no memory, and it comes back as it is.
+        Actions lie in [-1, 1], as the task's environment takes them; discrete ones are the numbers of choices, (...).
+        `state` of a policy that decides on chunks is what it still has to play, to be handed in again with the masks
+        (...) of `episode_start`; without it each call looks anew. Other policies have no memory, and hand it back.
         """
         if isinstance(observation, Mapping):
             inputs = self.card.policy_input({key: np.asarray(value) for key, value in observation.items()})

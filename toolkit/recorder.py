@@ -12,7 +12,7 @@ from toolkit.controllers import Recipe
 from toolkit.data.minari_writer import RecordedEpisode
 from toolkit.maze import Cell, Maze
 from toolkit.tasks import TaskEnv
-from toolkit.types import FloatArray, IntArray, Observation
+from toolkit.types import FloatArray, IntArray, Observation, ToolkitError
 
 PLACE = 3  # numbers that say where a recorder is: episode, seed of the environment, step
 
@@ -38,6 +38,7 @@ class Recorder:
         self._recipe, self._env, self._seed = recipe, env, seed
         self._controllers = recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
         self.place = np.full(PLACE, -1) if place is None else place
+        self._success: bool | None = None  # what the last step said
 
     def check(self) -> None:
         """Let every controller see the task once. Raises ToolkitError for one that does not fit it."""
@@ -52,12 +53,20 @@ class Recorder:
             try:
                 if index not in skip:
                     episode = self.episode(index)
-                    if self._recipe.keep == "all" or episode.terminations[-1]:
+                    if self._recipe.keep == "all" or self._succeeded(episode):
                         block.append(episode)
             except Exception as error:
                 number, env_seed, step = self.place.tolist()
                 lost.append(Lost(number, env_seed, step, f"{type(error).__name__}: {error}"))
         return block, lost
+
+    def _succeeded(self, episode: RecordedEpisode) -> bool:
+        """Whether the episode just played got to the goal, or, where the simulator decides, says so at its end."""
+        if self._env.card.reward.rule != "env":
+            return bool(episode.terminations[-1])
+        if self._success is None:
+            raise ToolkitError("the task does not say what success is; expected keep: all")
+        return self._success
 
     def episode(self, index: int) -> RecordedEpisode:
         """One episode, whole or, in a recipe of pieces, cut where it would span too much."""
@@ -103,14 +112,19 @@ class Recorder:
             if aims[0] and (there(observation["achieved_goal"], aims[0]["desired_goal"]) or rng.random() < given_up):
                 aims = aims[1:]
                 controller.reset(rng, observation | aims[0], limit)
-            waiting.append(controller.act(observation))
+            waiting.append(control := controller.act(observation))
+            if len(control) != acting.control_dim:
+                raise ToolkitError(f"a controller answers with {acting.control_dim} numbers here, not {len(control)}")
             wanted = zip(waiting.popleft(), offset, strict=True)
             action[:] = acting.nearest([min(max(share[0] * number + extra, -1.0), 1.0) for number, extra in wanted])
-            observation, reward, terminated, truncated, _ = env.step(action)
+            observation, reward, terminated, truncated, info = env.step(action)
+            self._success = info["is_success"]
             seen.append(observation)
             rewards.append(reward)
             if terminated or truncated:
                 break
+        if not np.isfinite(actions).all():
+            raise ToolkitError("its controller answered with NaN or infinity")
         return seen, actions, rewards, terminated
 
     def _aims(self, rng: np.random.Generator, via: list[Cell]) -> list[Observation]:

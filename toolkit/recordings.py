@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ from toolkit.data.audit import Expected, audit
 from toolkit.data.finding import Finding
 from toolkit.data.imported import Imported, Source, acting, checked
 from toolkit.data.importers import detect, read_data
-from toolkit.data.importers.options import Options
+from toolkit.data.importers.options import Options, columns, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
-from toolkit.tasks import TaskCard, make_env, relabel
+from toolkit.tasks import TaskCard, make_env, relabel, unseen_env
 from toolkit.tasks.actions import Scaled
 from toolkit.types import Episodes, IntArray, Json, ToolkitError
 
@@ -42,12 +43,30 @@ def open_data(name: str, root: Path, format: str | None = None, options: Options
     return read_data(find_data(name, root), format, options)
 
 
-def action_bounds(card: TaskCard | None) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-    """Between which numbers a file's actions lie that does not say so: the simulator's own, without a card -1 and 1."""
-    if card is None or card.in_maze:  # every maze's robot has -1 and 1
-        return -1.0, 1.0
-    actions = make_env(card).actions
-    return actions.bounds if isinstance(actions, Scaled) else (-1.0, 1.0)
+def reading(
+    card: TaskCard | None,
+    achieved: str | None = None,
+    bounds: str | None = None,
+    part: str | None = None,
+    trust_pickle: bool = False,
+) -> Options:
+    """How to read what a file leaves open, from the words of a user and from the task's simulator.
+
+    `achieved` is FIRST:END and `bounds` LOW,HIGH; without those actions lie in the simulator's own bounds, without a
+    card between -1 and 1. Raises ToolkitError.
+    """
+    (low, high), choices = _actions(card)
+    return Options(
+        pair(bounds) if bounds else (low, high), choices, columns(achieved) if achieved else None, part, trust_pickle
+    )
+
+
+def _actions(card: TaskCard | None) -> tuple[tuple[npt.ArrayLike, npt.ArrayLike], int | None]:
+    """The bounds of a simulator's actions, and how many they are where they are choices."""
+    if card is None or (card.in_maze and card.directions is None):  # every maze's robot has -1 and 1
+        return (-1.0, 1.0), None
+    with contextlib.closing(unseen_env(card)) as env:
+        return (env.actions.bounds, None) if isinstance(env.actions, Scaled) else ((-1.0, 1.0), env.actions.dim)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +97,26 @@ def without_motion(episodes: Episodes) -> Episodes:
 
 def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
     """What the audit finds, measured at the task card too where one is given and the data has its kind of goals."""
-    return audit(imported, None if card is None else _expected(imported.episodes, card))
+    if card is None:
+        return audit(imported, None)
+    if unfit := misfit(imported.episodes, card):
+        return [Finding("task-shape", unfit), *audit(imported, None)]
+    return audit(imported, _expected(imported.episodes, card))
+
+
+def misfit(episodes: Episodes, card: TaskCard) -> str:
+    """How the widths of rows differ from the task's; nothing where they do not."""
+    with contextlib.closing(unseen_env(card)) as env:
+        sizes, goal = env.sizes, env.goal_dim
+    own = card.reward.rule == "env" and not card.goal.observed
+    for name, rows, width in (
+        ("observations", episodes.obs, sizes.obs_dim - sizes.goal_dim),
+        ("actions", episodes.action, sizes.action_dim),
+        ("goals", episodes.achieved, goal),
+    ):
+        if rows.shape[1] != width and not (name == "goals" and (own or not rows.shape[1])):
+            return f"task {card.name} has {name} of {width} numbers; got {rows.shape[1]}"
+    return ""
 
 
 def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
@@ -210,14 +248,11 @@ def write(
     at a time is asked for.
 
     The environment's specification is the card's where one is given: what a file said about it is not passed on.
-    Formats that do not name their bounds get actions in those of the card's simulator, as they are read again.
+    Other formats get actions in the bounds of the card's simulator, without one in [-1, 1], and say which.
     """
     if to != "minari":
-        whole = merge(list(parts))
-        low, high = (np.asarray(bound) for bound in action_bounds(card))
-        action = ((high + low) / 2 + (high - low) / 2 * whole.action).astype(np.float32)
         export = exporters.to_ogbench if to == "ogbench" else exporters.to_d4rl
-        return export(dataclasses.replace(whole, action=action), Path(out), replace)
+        return export(merge(list(parts)), Path(out), _actions(card)[0], replace)
     spec = None if card is None else make_env(card).env_spec.to_json()
     description = f"{made['command']} of {', '.join(made['of'])}"
     metadata = {"description": description, "toolkit": made}

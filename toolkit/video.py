@@ -5,6 +5,7 @@ The second needs OpenGL and plays the episodes again, which follow from their se
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import warnings
@@ -44,24 +45,24 @@ def check_video(path: Path, card: TaskCard | None = None) -> None:
                 f"{path}: .mp4 needs the video extra (pip install 'offline2online-toolkit[video]'); .gif needs nothing"
             ) from None
     if card is not None and not card.in_maze:
-        env = make_env(card, "rgb_array")
         try:
-            with warnings.catch_warnings(action="ignore"):  # the error says enough
+            with warnings.catch_warnings(action="ignore"), contextlib.closing(make_env(card, "rgb_array")) as env:
                 env.reset(seed=0)
-                env.render()
+                _tile(env)
         except Exception as error:  # each way to OpenGL fails with errors of its own
             raise ToolkitError(
-                f"{path}: task {card.name} cannot be drawn ({type(error).__name__}: {error}). MuJoCo needs OpenGL for "
-                "that: without a screen install libosmesa6 and set MUJOCO_GL=osmesa, or with a GPU MUJOCO_GL=egl"
+                f"{path}: {card.env_id} cannot be drawn ({type(error).__name__}: {error}). It has to take render_mode "
+                "rgb_array and render (H, W, 3) uint8. MuJoCo needs OpenGL for that: without a screen install "
+                "libosmesa6 and set MUJOCO_GL=osmesa, or with a GPU MUJOCO_GL=egl"
             ) from error
 
 
 def write_video(path: Path, card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()) -> Path:
     """Draw routes[seed][episode] as an .mp4 or .gif: episode after episode, all seeds at once, each under its word.
 
-    Raises ToolkitError as `check_video` does, and where a simulator does not repeat an episode.
+    Raises ToolkitError where the name is no film's, or a simulator does not repeat an episode.
     """
-    check_video(path, card)
+    check_video(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = (_maze_frames if card.in_maze else _robot_frames)(card, routes, words)
     unfinished = path.with_name(f".{path.stem}.tmp{path.suffix}")  # a broken film never stands under the given name
@@ -111,26 +112,29 @@ def _robot_frames(
     card: TaskCard, routes: Sequence[Sequence[Route]], words: Sequence[str] = ()
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Pictures (H, W, 3) of all episodes in turn, the seeds side by side; one that is over stands still."""
-    env = make_env(card, "rgb_array")
-    for place, episode in enumerate(zip(*routes, strict=True)):
-        longest = max(len(route.action) for route in episode)
-        clips = [_clip(env, route, -(-longest // MOST_FRAMES)) for route in episode]
-        for frame in range(max(map(len, clips)) + PAUSE_FRAMES):
-            picture = Image.fromarray(np.concatenate([clip[min(frame, len(clip) - 1)] for clip in clips], axis=1))
-            if place < len(words):
-                ImageDraw.Draw(picture).text((8, 4), words[place], fill="white", stroke_width=1, stroke_fill="black")
-            yield np.asarray(picture, np.uint8)
+    with contextlib.closing(make_env(card, "rgb_array")) as env:
+        for place, episode in enumerate(zip(*routes, strict=True)):
+            longest = max(len(route.action) for route in episode)
+            clips = [_clip(env, route, -(-longest // MOST_FRAMES)) for route in episode]
+            for frame in range(max(map(len, clips)) + PAUSE_FRAMES):
+                picture = Image.fromarray(np.concatenate([clip[min(frame, len(clip) - 1)] for clip in clips], axis=1))
+                if place < len(words):
+                    pen = ImageDraw.Draw(picture)
+                    pen.text((8, 4), words[place], fill="white", stroke_width=1, stroke_fill="black")
+                yield np.asarray(picture, np.uint8)
 
 
 def _clip(env: TaskEnv, route: Route, every: int) -> list[npt.NDArray[np.uint8]]:
     """What one episode looked like, every so many steps and at its end."""
-    env.reset(seed=route.seed)
-    pictures = [_tile(env)]
-    for step, (action, reward) in enumerate(zip(route.action, route.reward, strict=True), 1):
-        if np.float32(env.step(action)[1]) != reward:
+    seen, _ = env.reset(seed=route.seed)
+    pictures = []
+    for step, inputs in enumerate(route.inputs):
+        if step:
+            seen = env.step(route.action[step - 1])[0]
+        if (seen["observation"].astype(np.float32) != inputs[: len(seen["observation"])]).any():
             raise ToolkitError(
-                f"task {env.card.name}: step {step} of an episode pays otherwise when it is played again for the film; "
-                "expected a simulator all of whose chance follows from the seed of its reset"
+                f"task {env.card.name}: step {step} of an episode looks otherwise when it is played again for the "
+                "film; expected a simulator all of whose chance follows from the seed of its reset"
             )
         if step % every == 0 or step == len(route.action):
             pictures.append(_tile(env))

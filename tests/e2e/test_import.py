@@ -89,5 +89,5 @@ def test_what_is_not_there_or_does_not_fit_is_refused(here: Path) -> None:
         play("{kind: import, source: text.csv}", "run")
     recipe = load_recipe("random").model_copy(update={"episodes": 2})
     other = collect(recipe, load_card("pendulum"), Path("data"), workers=1)
-    with pytest.raises(ToolkitError, match=r"expected observations and actions of \(4, 2\) numbers.*got \(3, 1\)"):
+    with pytest.raises(ToolkitError, match="has observations of 4 numbers; got 3"):
         play(f"{{kind: import, source: {other}}}", "run")

@@ -26,6 +26,7 @@ FACTS: Json = {
     "successes": 40,
     "discrete": False,
     "reward": "sparse",
+    "paid_alike": 0.99,
     "goal_shown": False,
     "goal_fixed": True,
     "action_diversity": 0.6,
@@ -70,7 +71,7 @@ def test_what_must_be_joined_goes_to_iql() -> None:
     assert made["iql"]["gamma"] == 0.995, "the task's time limit counts, not the length of the pieces"
     assert made["iql"]["starts"] == "far" and made["finetune"]["start"] == "iql"
     assert made["finetune"]["config"]["lr_policy"] == 2e-5
-    bold = stages(FACTS | {"reward": "env"}, list(found.values()), online=True)["finetune"]
+    bold = stages(FACTS | {"paid_alike": 0.1}, list(found.values()), online=True)["finetune"]
     assert bold["config"]["lr_policy"] == 3e-4 and bold["env_steps"] > made["finetune"]["env_steps"]
 
 
@@ -143,6 +144,7 @@ def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
 
 def test_without_a_task_it_speaks_of_what_it_sees(recording: Path) -> None:
     result = advise_on(str(recording), Path("data"))
+    assert result["facts"]["success_share"] is None  # an end may as well be a fall
     assert result["facts"]["stitches"] is None
     with pytest.raises(ToolkitError, match="expected --task too"):
         advise_on(str(recording), Path("data"), seconds=1.0)

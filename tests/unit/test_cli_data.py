@@ -17,6 +17,7 @@ from tests.unit.test_importers import after, d4rl_arrays, flat, ogbench_arrays, 
 from toolkit.cli import app
 from toolkit.collect import collect
 from toolkit.controllers import load_recipe
+from toolkit.data.imported import acting
 from toolkit.data.minari import read_minari
 from toolkit.recordings import choose, merge
 from toolkit.tasks import load_card, relabel
@@ -86,18 +87,55 @@ def test_validate(recorded: Path, here: Path) -> None:
     assert data("validate", "none.npz", "--json", code=2)["findings"][0]["rule"] == "unreadable"
 
 
+def log_of(width: int) -> dict[str, np.ndarray]:
+    """Four episodes of ten steps, cut off, as somebody logs them."""
+    states = np.random.default_rng(0).normal(size=(4, 11, width)).astype(np.float32)
+    return {
+        "observations": states[:, :-1].reshape(40, width),
+        "next_observations": states[:, 1:].reshape(40, width),
+        "rewards": states[:, 1:, 0].reshape(40),
+        "terminals": np.zeros(40),
+        "timeouts": np.arange(40) % 10 == 9,
+    }
+
+
 def test_actions_without_bounds_are_in_the_simulator_s(here: Path) -> None:
-    """As whoever logs a pendulum, whose torque goes from -2 to 2, has them; and so they are exported again."""
-    wide = 2 * flat(truth(), "action")
-    np.savez(here / "wide.npz", **d4rl_arrays(truth(), next_observations=after(truth()), actions=wide))
-    data("convert", "wide.npz", "mine/wide-v0", "--task", "pendulum")
-    np.savez(here / "plain.npz", **d4rl_arrays(truth(), next_observations=after(truth())))
-    data("convert", "plain.npz", "mine/plain-v0")
-    same(read_minari(here / "data/mine/wide-v0"), read_minari(here / "data/mine/plain-v0"))
-    data("convert", "mine/wide-v0", "wide.hdf5", "--to", "d4rl", "--task", "pendulum")
-    with h5py.File(here / "wide.hdf5") as file:
-        np.testing.assert_array_equal(file["actions"], wide)
-    data("validate", "wide.npz", "--action-bounds", "-1,1", code=2)
+    """As whoever logs a pendulum, whose torque goes from -2 to 2, has them; and what is exported says its bounds."""
+    (here / "envs").mkdir(exist_ok=True)
+    card = "{name: wide, description: x, env_id: Pendulum-v1, max_episode_steps: 200, reward: {rule: env}}"
+    (here / "envs" / "wide.yaml").write_text(card)
+    torque = np.random.default_rng(1).uniform(-2, 2, (40, 1)).astype(np.float32)
+    np.savez(here / "log.npz", actions=torque, **log_of(3))
+    data("convert", "log.npz", "mine/log-v0", "--task", "wide")
+    data("merge", "mine/both-v0", "log.npz", "log.npz", "--task", "wide")
+    data("split", "log.npz", "mine/first-v0", "--episodes", "0:2", "--task", "wide")
+    for name, rows in (("log", slice(0, 40)), ("both", slice(0, 40)), ("first", slice(0, 20))):
+        found = read_minari(here / f"data/mine/{name}-v0")
+        moved = found.action[acting(found.starts)][: len(torque[rows])]
+        np.testing.assert_array_equal(moved, (torque / 2)[rows], err_msg=name)
+    for flags in ([], ["--task", "wide"]):  # in either bounds the file means the same
+        data("convert", "mine/log-v0", "log.hdf5", "--to", "d4rl", "--replace", *flags)
+        data("convert", "log.hdf5", "mine/back-v0", "--replace", "--task", "wide")
+        same(read_minari(here / "data/mine/back-v0"), read_minari(here / "data/mine/log-v0"))
+    assert "--action-bounds LOW,HIGH" in data("validate", "log.npz", code=2)
+
+
+def test_a_log_that_does_not_fit_the_task_is_told_of(here: Path) -> None:
+    np.savez(here / "log.npz", actions=np.zeros((40, 3), np.float32), **log_of(4))
+    (finding,) = data("validate", "log.npz", "--task", "hopper", "--json", code=2)["findings"]
+    assert finding["rule"] == "task-shape" and finding["text"] == "task hopper has observations of 11 numbers; got 4"
+    np.savez(here / "log.npz", actions=np.zeros((40, 2), np.float32), **log_of(11))
+    assert "actions: expected 3 numbers, got 2" in data("validate", "log.npz", "--task", "hopper", code=2)
+
+
+def test_choices_are_logged_by_number(here: Path) -> None:
+    np.savez(here / "log.npz", actions=np.arange(40) % 2, **log_of(4))
+    data("convert", "log.npz", "mine/log-v0", "--task", "cartpole")
+    found = read_minari(here / "data/mine/log-v0")
+    np.testing.assert_array_equal(found.action[acting(found.starts)], np.eye(2, dtype=np.float32)[np.arange(40) % 2])
+    np.savez(here / "log.npz", actions=np.arange(40) % 3, **log_of(4))
+    told = data("validate", "log.npz", "--task", "cartpole", code=2)
+    assert "expected numbers of choices, 0 to 1" in told
 
 
 def test_convert_there_and_back(recorded: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +156,8 @@ def test_convert_there_and_back(recorded: Path, here: Path, monkeypatch: pytest.
     assert minari.load_dataset("mine/walk-v0").env_spec is None
     with h5py.File(here / "walk.hdf5") as file:
         assert sorted(file) == [
+            "action_high",
+            "action_low",
             "actions",
             "infos",
             "next_observations",

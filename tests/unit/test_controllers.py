@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -192,6 +193,15 @@ def test_an_installed_controller_drives(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(episodes) == 30 and (episodes.action[moving] == 0.25).all()
     with pytest.raises(ToolkitError, match="half: expected a method act"):
         recipe("half").controllers(card.env_id, env.maze, 2)
+
+
+@pytest.mark.parametrize(
+    ("control", "told"), [((0.0,) * 3, "answers with 2 numbers here, not 3"), ((0.0, math.nan), "NaN or infinity")]
+)
+def test_what_is_no_control_is_told_of(control: tuple[float, ...], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WaypointController, "act", lambda self, observation: control)
+    kept, (lost,) = Recorder(load_recipe("navigate"), make_env(load_card("pointmaze-umaze")), 0).block(0, 1)
+    assert not kept and told in lost.reason
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

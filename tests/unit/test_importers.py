@@ -102,8 +102,8 @@ def d4rl_arrays(episodes: list[Truth], **more: Any) -> dict[str, Any]:
     }
 
 
-def without(arrays: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: rows for key, rows in arrays.items() if key != name}
+def without(arrays: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: rows for key, rows in arrays.items() if key not in names}
 
 
 # D4RL
@@ -239,6 +239,37 @@ def test_plain_npz(tmp_path: Path) -> None:
     np.savez(tmp_path / "half.npz", **without(renamed, "rewards"))
     with pytest.raises(ToolkitError, match="found no 'rewards'"):
         read_data(tmp_path / "half.npz", "npz")
+
+
+def test_what_a_log_calls_otherwise_is_asked_for_or_noted(tmp_path: Path) -> None:
+    """Steps with rewards are no OGBench file, whatever they are called."""
+    arrays = d4rl_arrays(truth(), next_observations=after(truth()))
+    np.savez(tmp_path / "a.npz", **without(arrays, "rewards", "next_observations"), reward=arrays["rewards"])
+    with pytest.raises(ToolkitError, match="found no 'rewards'; did you mean 'reward'"):
+        read_data(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", **without(arrays, "next_observations"), next_obs=arrays["next_observations"])
+    assert "not read: next_obs; did you mean 'next_observations'?" in read_data(tmp_path / "b.npz").source.notes
+    np.savez(tmp_path / "c.npz", **arrays, terminated=arrays["terminals"])
+    with pytest.raises(ToolkitError, match="two words for one array"):
+        read_data(tmp_path / "c.npz")
+    np.savez(tmp_path / "d.npz", **without(arrays, "rewards"), rewards=np.ones((len(arrays["rewards"]), 3)))
+    with pytest.raises(ToolkitError, match="rewards: expected one number a step"):
+        read_data(tmp_path / "d.npz")
+
+
+def test_achieved_says_where_goals_are(tmp_path: Path) -> None:
+    arrays = d4rl_arrays(truth(), next_observations=after(truth()))
+    wanted = np.zeros((len(arrays["rewards"]), 2), np.float32)
+    np.savez(tmp_path / "a.npz", **arrays, goals=wanted)
+    for place, options in ((slice(0, 2), Options()), (slice(1, 3), Options(achieved=slice(1, 3)))):
+        episodes = read_data(tmp_path / "a.npz", options=options).episodes
+        np.testing.assert_array_equal(episodes.achieved, episodes.obs[:, place])
+        assert not episodes.desired.any()
+    with pytest.raises(ToolkitError, match="goals: expected 3 numbers, as columns 0:3"):
+        read_data(tmp_path / "a.npz", options=Options(achieved=slice(0, 3)))
+    np.savez(tmp_path / "b.npz", **arrays)
+    notes = read_data(tmp_path / "b.npz", options=Options(achieved=slice(0, 2))).source.notes
+    assert "no goals in the file: an episode's is where it ended, so that every one gets there" in notes
 
 
 def test_action_bounds_scale(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from toolkit.log import MetricsLog
 from toolkit.report import write_report
 from toolkit.report.chart import Curve, curve_figure
 from toolkit.report.maze_picture import _simplified
+from toolkit.report.run import read_run
 from toolkit.report.svg import Axis, area, line, tag, tick_label, value_axis
 from toolkit.types import ToolkitError
 
@@ -255,9 +257,19 @@ def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
     text = " ".join(page.text.split())
     assert "Return at the end, stage evaluate −99" in text
     assert "Before −75.0 return of the policy that went online Dip 12.5 deepest fall of return below that" in text
-    assert "Regret 30.0 mean of the best return − return over all evaluations online" in text
+    assert "Regret 30.0 mean of what return is lacking to that over all evaluations online" in text
     assert "Return at every evaluation after the switch" in text
     assert "Success" not in text
+
+
+def test_the_switch_is_that_of_the_stage_that_goes_on(run: Path) -> None:
+    """As in `locomotion`, which begins with practice from scratch."""
+    found = read_run(run)
+    (online,) = found.curves("online")
+    scratch = replace(online, name="behaviour", start="")
+    for going_on in (replace(online, start="pretrain"), replace(online, name="twice", start="pretrain")):
+        assert replace(found, stages=[scratch, online, going_on]).switched == [going_on]
+    assert replace(found, stages=[scratch]).switched == [scratch] and not replace(found, stages=[]).switched
 
 
 def test_success_in_each_task_of_the_card(run: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import h5py
@@ -18,9 +20,9 @@ from toolkit.data.minari import read_minari
 from toolkit.evaluate import SHARE, evaluate
 from toolkit.oracle import Oracle
 from toolkit.stitching import coverage
-from toolkit.tasks import EnvPool, Goal, Reward, TaskCard, TaskEnv, load_card, make_env, relabel
+from toolkit.tasks import EnvPool, Goal, Reward, TaskCard, TaskEnv, load_card, make_env, relabel, try_out
 from toolkit.tasks.actions import Choices, Scaled, pushes
-from toolkit.tasks.registry import registry_spec
+from toolkit.tasks.registry import registry_spec, source_of
 from toolkit.types import Spec, ToolkitError
 
 SIZES = {
@@ -336,7 +338,7 @@ def test_wrong_cards_name_line_and_path(tmp_path: Path, changes: dict[str, str],
         ("Pendulum-v1", Goal(observed=True), {}, "has no goals; expected goal.observed: false"),
         ("FetchReach-v4", Goal(), {}, "sets goals; expected goal.observed: true"),
         ("FrozenLake-v1", Goal(), {}, "expected a Box of one axis"),
-        ("Pendulum-v1", Goal(), {"gravity": 9.8}, "cannot be made as env_kwargs say: .*gravity"),
+        ("Pendulum-v1", Goal(), {"gravity": 9.8}, "cannot be made with .*gravity"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_in_words(
@@ -382,12 +384,52 @@ def test_an_installed_package_brings_its_own_robot(tmp_path: Path, monkeypatch: 
     with pytest.raises(ToolkitError, match="is registered with a class; expected entry_point as text"):
         registry_spec("MineClass-v0")
     assert len(episodes) == 30 and episodes.obs.shape[1] == 1 and (episodes.reward <= 0).all()
+    kept = read_minari(collect(recipe.model_copy(update={"keep": "success"}), card, tmp_path / "kept"))
+    said = episodes.obs[episodes.starts[1:] - 1, 0] > 0
+    assert 0 < len(kept) == said.sum() and (kept.obs[kept.starts[1:] - 1] > 0).all() and not kept.terminated.any()
+    assert source_of("MineSlider-v0") == tmp_path / "mine_envs.py" and source_of("Hopper-v5") is None
 
     entry_points.write_text("[toolkit.envs]\nlost = mine_lost\n")
-    with pytest.raises(
-        ToolkitError, match=r"entry point lost of toolkit\.envs: mine_lost cannot be imported: ModuleNot"
-    ):
+    with pytest.raises(ToolkitError, match=r"toolkit\.envs.*; lost = mine_lost cannot be imported \(ModuleNot"):
         registry_spec("MineLost-v0")
+
+
+class Careless(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Draws from a generator of its own, or shows what it did not promise."""
+
+    observation_space = gymnasium.spaces.Box(-9, 9, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self, fault: str = "") -> None:
+        self._fault, self._rng = fault, np.random.default_rng()
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        rng = self._rng if self._fault == "chance" else self.np_random
+        return rng.uniform(-1, 1, 2), {}
+
+    def step(self, action: np.ndarray) -> Any:
+        if self._fault == "old":
+            return np.zeros(2), 0.0, False, {}
+        return np.zeros(3 if self._fault == "shape" else 2), np.nan if self._fault == "pay" else 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("", ""),
+        ("chance", r"reset\(seed=0\) gives another observation each time"),
+        ("old", "fails when it is tried out: ValueError"),
+        ("shape", r"observation: expected finite numbers of shape \(2,\)"),
+        ("pay", "expected a finite reward, got nan"),
+    ],
+)
+def test_a_simulator_is_tried_out(fault: str, told: str) -> None:
+    name = f"Careless{fault.capitalize()}-v0"
+    gymnasium.register(name, f"{__name__}:Careless", kwargs={"fault": fault})
+    card = TaskCard(name="x", description="x", env_id=name, max_episode_steps=9, reward=Reward(rule="env"))
+    with pytest.raises(ToolkitError, match=told) if told else contextlib.nullcontext():
+        try_out(card)
 
 
 MINE = """
@@ -403,7 +445,7 @@ class Slider(gymnasium.Env):
         return self.at.astype(np.float32), {}
     def step(self, action):
         self.at = np.clip(self.at + action / 4, -1, 1)
-        return self.at.astype(np.float32), -abs(float(self.at[0])), False, False, {}
+        return self.at.astype(np.float32), -abs(float(self.at[0])), False, False, {"is_success": self.at[0] > 0}
 
 gymnasium.register("MineSlider-v0", "mine_envs:Slider")
 gymnasium.register("MineClass-v0", Slider)

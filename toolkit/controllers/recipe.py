@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,6 +108,11 @@ class Sb3(Strict):
 
         return Sb3Controller(Path(self.path), control_dim, self.stochastic)
 
+    @property
+    def files(self) -> list[Path]:
+        """What it is made from."""
+        return [Path(self.path)]
+
 
 class Installed(Strict):
     """A controller of yours, out of an installed package that names it as an entry point of toolkit.controllers."""
@@ -126,11 +132,24 @@ class Installed(Strict):
                 f"controller installed: no package names {self.name!r} as an entry point of {_GROUP}; "
                 f"installed: {known}"
             )
-        controller = found[self.name].load()(env_id=env_id, maze=maze, control_dim=control_dim, **self.arguments)
+        try:
+            controller = found[self.name].load()(env_id=env_id, maze=maze, control_dim=control_dim, **self.arguments)
+        except (ImportError, AttributeError, TypeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ToolkitError(f"controller installed: {self.name} cannot be made: {why}") from error
         if missing := [name for name in ("reset", "act") if not callable(getattr(controller, name, None))]:
             raise ToolkitError(f"controller installed: {self.name}: expected a method {missing[0]}")
         made: Controller = controller
         return made
+
+    @property
+    def files(self) -> list[Path]:
+        """The module that the entry point names, where it can be found."""
+        try:
+            found = [find_spec(point.module) for point in entry_points(group=_GROUP, name=self.name)]
+        except ImportError:
+            return []  # which is said where it is made
+        return [Path(spec.origin) for spec in found if spec and spec.origin]
 
 
 Driver = Annotated[Waypoint | Random | Ant | Fetch | Kitchen | Sb3 | Installed, Field(discriminator="kind")]
@@ -191,8 +210,9 @@ class Recipe(Strict):
 
     @property
     def models(self) -> tuple[Path, ...]:
-        """Files that controllers are made from."""
-        return tuple(Path(part.controller.path) for part in self.parts if isinstance(part.controller, Sb3))
+        """Files that controllers are made from: what SB3 saved, and the source of those that packages bring."""
+        made = [part.controller for part in self.parts if isinstance(part.controller, Sb3 | Installed)]
+        return tuple(path for controller in made for path in controller.files)
 
     def part_of(self, episode: int) -> int:
         """Index of the part that records an episode; each part's share is spread evenly over the data set."""

@@ -6,14 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 
 from toolkit.data.imported import acting
 from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.files import sync
-from toolkit.types import Episodes, Json, ToolkitError
+from toolkit.types import Episodes, FloatArray, Json, ToolkitError
+
+Bounds: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]  # () or (A,) each
 
 
 def to_minari(
@@ -66,27 +70,35 @@ def _recorded(episodes: Episodes) -> Iterator[RecordedEpisode]:
         )
 
 
-def to_ogbench(episodes: Episodes, path: Path, replace: bool = False) -> Path:
-    """Write OGBench's layout: T + 1 states a trajectory, the last marked. Rewards and kinds of ends are not in it."""
+def to_ogbench(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), replace: bool = False) -> Path:
+    """Write OGBench's layout: T + 1 states a trajectory, the last marked. Rewards and kinds of ends are not in it.
+
+    Actions lie in `bounds`, of which the file holds `action_low` and `action_high` (A,).
+    """
     terminals = (~acting(episodes.starts)).astype(np.float32)
+    arrays: Json = {"observations": episodes.obs, "terminals": terminals, **_between(episodes.action, bounds)}
 
     def write(file: Path) -> None:
         with file.open("wb") as out:
-            np.savez_compressed(out, observations=episodes.obs, actions=episodes.action, terminals=terminals)
+            np.savez_compressed(out, **arrays)
 
     return _whole(path, write, replace)
 
 
-def to_d4rl(episodes: Episodes, path: Path, replace: bool = False) -> Path:
-    """Write D4RL's layout with `next_observations`, so that nothing is lost but goals seen after a last step."""
+def to_d4rl(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), replace: bool = False) -> Path:
+    """Write D4RL's layout with `next_observations`, so that nothing is lost but goals seen after a last step.
+
+    Actions lie in `bounds`, of which the file holds `action_low` and `action_high` (A,).
+    """
     rows = np.flatnonzero(acting(episodes.starts))
+    actions = _between(episodes.action[rows], bounds)
 
     def write(file: Path) -> None:
         with h5py.File(file, "w") as out:
             arrays = {
                 "observations": episodes.obs[rows],
                 "next_observations": episodes.obs[rows + 1],
-                "actions": episodes.action[rows],
+                **actions,
                 "rewards": episodes.reward[rows],
                 "terminals": episodes.terminated[rows],
                 "timeouts": episodes.truncated[rows],
@@ -97,6 +109,13 @@ def to_d4rl(episodes: Episodes, path: Path, replace: bool = False) -> Path:
                 out.create_dataset(name, data=array, track_times=False)
 
     return _whole(path, write, replace)
+
+
+def _between(action: FloatArray, bounds: Bounds) -> dict[str, FloatArray]:
+    """Actions (N, A) within [-1, 1] as numbers within `bounds`, and those."""
+    low, high = (np.broadcast_to(np.asarray(bound, np.float32), action.shape[1:]) for bound in bounds)
+    scaled = ((high + low) / 2 + (high - low) / 2 * action).astype(np.float32)
+    return {"actions": scaled, "action_low": low, "action_high": high}
 
 
 def _whole(path: Path, write: Callable[[Path], None], replace: bool) -> Path:

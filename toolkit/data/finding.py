@@ -14,6 +14,7 @@ RULES: dict[str, tuple[Severity, str]] = {
     "row-count": ("error", "an episode has T actions, rewards and flags, and T + 1 observations"),
     "swapped-axes": ("error", "rows are steps and columns are numbers, not the other way round"),
     "shape": ("error", "all episodes have arrays of the same width"),
+    "task-shape": ("error", "observations, actions and goals are as wide as the task card's simulator has them"),
     "goal-key": ("error", "goals are called achieved_goal and desired_goal, and both are there or none"),
     "not-finite": ("error", "no number is NaN or infinite"),
     "action-bounds": ("error", "actions lie within the bounds of the action space"),

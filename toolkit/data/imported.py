@@ -137,7 +137,10 @@ def essential(imported: Imported) -> list[Finding]:
     found += at_rows(imported, early, "early-end", "terminated or truncated before the episode's last transition")
     size = np.abs(episodes.action).max(axis=1, initial=0)
     outside: BoolArray = (size > 1 + ACTION_SLACK) & np.isfinite(size)
-    message = "an action outside the bounds of the action space; where they are other than the file says, name them"
+    message = (
+        "an action outside the bounds of the action space; if a file does not say these, --task takes the simulator's, "
+        "and `toolkit data convert --action-bounds LOW,HIGH` any"
+    )
     return found + at_rows(imported, outside, "action-bounds", message)
 
 

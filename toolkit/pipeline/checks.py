@@ -18,7 +18,7 @@ from toolkit.pipeline.goals import goal_problem
 from toolkit.pipeline.material import make_agent, task_sizes
 from toolkit.pipeline.seam import SeamError, carry
 from toolkit.pipeline.spec import EvaluateStage, OfflineStage, OnlineStage, RecordingStage, StitchStage, TrainingStage
-from toolkit.tasks import unseen_env
+from toolkit.tasks import try_out, unseen_env
 from toolkit.types import Spec, ToolkitError
 
 
@@ -41,12 +41,18 @@ def _recordings(made: Plan) -> Iterator[Problem]:
 def _task(made: Plan) -> Iterator[Problem]:
     """Recipes can drive in the simulator, and nothing goes by stitches or a success that there are not."""
     card, env = made.card, unseen_env(made.card)
+    if not card.in_maze:
+        try:
+            try_out(card)
+        except ToolkitError as error:
+            yield Problem(("task",), str(error))
+            return
     for name, recipe in made.recipes.items():
         try:
             recipe.controllers(env.card.env_id, env.maze, env.actions.control_dim)
         except ToolkitError as error:
             yield Problem(("stages", name, "recipe"), str(error))
-    unknown = f"task {card.name} does not say what success is"
+    unknown = f"task {card.name} leaves it to the simulator to say what success is, or not to"
     for name, block in made.resolved["stages"].items():
         if isinstance(made.spec.stages[name], StitchStage) and not card.in_maze:
             text = f"stitches are counted between a maze's cells, and task {card.name} has none; remove the stage"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.advise import Advice, advise, facts, stages
-from toolkit.data.importers.options import Options
 from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
@@ -17,7 +16,7 @@ from toolkit.pipeline.goals import goal_rule
 from toolkit.pipeline.material import make_agent, material_from, task_sizes
 from toolkit.pipeline.spec import OfflineStage
 from toolkit.pipeline.watch import greedy, summarise
-from toolkit.recordings import action_bounds, open_data
+from toolkit.recordings import open_data, reading
 from toolkit.strict_yaml import render
 from toolkit.tasks import TaskCard
 from toolkit.train import OfflinePlan, Saved, Values, offline_loop
@@ -60,19 +59,22 @@ def advise_on(
     online: bool = False,
     seconds: float | None = None,
     format: str | None = None,
+    achieved: str | None = None,
+    called: str = "advised",
     say: Callable[[str], None] = lambda _: None,
 ) -> Json:
     """What `toolkit advise` answers: measurements, recommendations, a starting recipe as YAML, and a ranking of pilots.
 
-    `seconds` are for all pilots together; `say` hears what goes on. Raises ToolkitError where the recording has errors.
+    `seconds` are for all pilots together; `achieved` is FIRST:END, the numbers of an observation that are the achieved
+    goal; the pipeline's name is `called`; `say` hears what goes on. Raises ToolkitError where the recording has errors.
     """
-    imported = open_data(name, root, format, Options(action_bounds(card)))
+    imported = open_data(name, root, format, reading(card, achieved))
     found, episodes = facts(imported, card)
     advice = advise(found, online)
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
     result["advice"] = [one.json() for one in advice]
-    result["pipeline"] = _pipeline(made, card, imported.source.path)
+    result["pipeline"] = _pipeline(called, made, card, imported.source.path, achieved)
     if seconds is not None:
         if card is None:
             raise ToolkitError("--try: expected --task too, which says where the policies are to be measured")
@@ -123,8 +125,9 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _pipeline(made: Json, card: TaskCard | None, file: Path) -> str:
+def _pipeline(name: str, made: Json, card: TaskCard | None, file: Path, achieved: str | None) -> str:
     """The stages as a pipeline that takes the recording as it is."""
     source = file.parents[1] if file.name == MAIN_FILE else file
-    head: Json = {"name": "advised", "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}
-    return render(head | {"stages": {"recording": {"kind": "import", "source": str(source)}} | made})
+    head: Json = {"name": name, "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}
+    recording = {"kind": "import", "source": str(source), **({"achieved": achieved} if achieved else {})}
+    return render(head | {"stages": {"recording": recording} | made})

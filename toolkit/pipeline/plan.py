@@ -20,6 +20,7 @@ from toolkit.pipeline.outline import outline
 from toolkit.pipeline.spec import CollectStage, ImportStage, PipelineSpec, Stage
 from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard, load_card
+from toolkit.tasks.registry import source_of
 from toolkit.types import Json
 
 # Say how to work, not what comes out.
@@ -74,7 +75,7 @@ def _keys(
     spec: PipelineSpec, card: TaskCard, recipes: dict[str, Recipe], resolved: Json, inputs: dict[str, tuple[str, ...]]
 ) -> dict[str, str]:
     """What a stage's result follows from, as a hash: its settings, its inputs', the task, the seeds and the code."""
-    keys: dict[str, str] = {}
+    keys, simulator = dict[str, str](), source_of(card.env_id)
     for name in spec.stages:
         parts = {
             "stage": {k: v for k, v in resolved["stages"][name].items() if k not in _WITHOUT_EFFECT},
@@ -83,6 +84,7 @@ def _keys(
             "source": _content(spec.stages[name]),
             "models": [sha256(path) for path in recipes[name].models if path.is_file()] if name in recipes else [],
             "task": dump(card),
+            "simulator": sha256(simulator) if simulator else None,
             "seeds": list(spec.seeds),
             "code": code_version(),
         }

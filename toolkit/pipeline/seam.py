@@ -158,19 +158,19 @@ def switch_summary(rows: Iterable[Json]) -> Json:
     `before` is the success at environment step 0, interquartile mean over seeds; `dip` the deepest fall below it in
     the first 10,000 steps; `recovery_env_steps` the first evaluation after the deepest point that is back within 0.02,
     0 without a fall of that size, null if it never is; `regret` the mean of 1 - success over all evaluations. Where no
-    success is known all is said of the return: back is within 2 % of it, and regret is measured from its highest.
+    success is known all is said of the return: back is within 2 % of it, and regret the mean of what is lacking to it.
     """
     found = list(rows)
-    known, level = _levels(found, "success"), 1.0
-    if not known:
-        known = _levels(found, "return")
-        level = max((value for _, value in known), default=0.0)
+    success = _levels(found, "success")
+    known = success or _levels(found, "return")
     if not known or known[0][0] != 0:
         return {}
     before, after = known[0][1], known[1:]
+    tolerance = TOLERANCE if success else TOLERANCE * abs(before)
+    lacking = [1.0 - value if success else max(0.0, before - value) for _, value in after]
     early = [value for step, value in after if step <= DIP_STEPS]
     lowest = min(early, default=before)
-    enough = before - TOLERANCE * max(1.0, abs(before)) - 1e-9
+    enough = before - tolerance - 1e-9
     # by order and not by step: what a guard rolled back is played again at the same one
     later = after[early.index(lowest) + 1 :] if early else []
     back = [step for step, value in later if value >= enough]
@@ -179,7 +179,7 @@ def switch_summary(rows: Iterable[Json]) -> Json:
         "before": before,
         "dip": max(0.0, before - lowest),
         "recovery_env_steps": recovery,
-        "regret": float(np.mean([level - value for _, value in after])) if after else 0.0,
+        "regret": float(np.mean(lacking)) if lacking else 0.0,
     }
 
 

@@ -10,7 +10,6 @@ from toolkit.catalog import DATA
 from toolkit.collect import collect
 from toolkit.console import judged_by
 from toolkit.data.imported import checked, joined
-from toolkit.data.importers.options import Options, columns
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
 from toolkit.pipeline.pictures import write_pieces, write_routes
@@ -30,9 +29,9 @@ from toolkit.pipeline.training import Found, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
 from toolkit.processes import cores
-from toolkit.recordings import action_bounds, find_data, open_parts, provenance, read_places, returns, write
+from toolkit.recordings import find_data, misfit, open_parts, provenance, read_places, reading, returns, write
 from toolkit.stitching import coverage, exits
-from toolkit.tasks import relabel, unseen_env
+from toolkit.tasks import relabel
 from toolkit.types import Json, ToolkitError
 
 
@@ -99,16 +98,12 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
     card, dataset = context.plan.card, context.plan.dataset(context.folder.data, name)
     context.console.stage_started(name, 1, "recordings")
     path = find_data(stage.source, DATA)
-    options = Options(action_bounds(card), None if stage.achieved is None else columns(stage.achieved))
+    options = reading(card, stage.achieved)
     parts = [mujoco_log.replay(path, card)] if mujoco_log.is_log(path) else open_parts(path, options)
-    sizes, sources = unseen_env(card).sizes, []
+    sources = []
     for part in parts:
-        got = part.episodes.obs.shape[1], part.episodes.action.shape[1]
-        if got != (expected := (sizes.obs_dim - sizes.goal_dim, sizes.action_dim)):
-            raise ToolkitError(
-                f"{path}: expected observations and actions of {expected} numbers, as task {card.name} has them; "
-                f"got {got}"
-            )
+        if unfit := misfit(part.episodes, card):
+            raise ToolkitError(f"{path}: {unfit}")
         sources.append(part.source)
     root = context.folder.data
     write(

@@ -98,7 +98,7 @@ def learning_figures(run: Run, metric: str, title: str) -> list[Figure]:
 
 def switch_figure(run: Run) -> Figure | None:
     """Success, or return, in the first steps after the switch, with the dip and the way back."""
-    stages = run.curves("online")
+    stages = run.switched
     if not stages:
         return None
     curve = stage_curve(stages[0], f"eval/{run.measure}", stages[0].name, 1).until(SWITCH_STEPS)
@@ -124,7 +124,7 @@ def switch_figure(run: Run) -> Figure | None:
 
 def switch_figures(run: Run) -> list[Figure]:
     """What the critics believed in the first steps online, and how far batches and policy went from the recording."""
-    stages = run.curves("online")
+    stages = run.switched
     if not stages:
         return []
     unit, stage = "environment steps after the switch", stages[0]

@@ -70,14 +70,14 @@ def _switch_facts(run: Run) -> list[tuple[str, str, str]]:
     switch, measure, show = run.switch, run.measure, show_score(run.measure)
     recovery = switch.get("recovery_env_steps", math.nan)
     known = isinstance(recovery, int | float) and math.isfinite(recovery)
-    steps = [series(stage.rows, f"eval/{measure}")[0] for stage in run.curves("online")[:1]]
+    steps = [series(stage.rows, f"eval/{measure}")[0] for stage in run.switched]
     apart = f", evaluated every {steps[0][1] - steps[0][0]:,.0f} steps" if steps and len(steps[0]) > 1 else ""
-    best = "1" if measure == "success" else "the best return"
+    lost = "1 − success" if measure == "success" else "what return is lacking to that"
     rows = [
         ("Before", show(switch.get("before")), f"{measure} of the policy that went online"),
         ("Dip", show(switch.get("dip")), f"deepest fall of {measure} below that{apart}"),
         ("Back after", f"{recovery:,.0f}", "environment steps") if known else ("Back", "not yet", "in this run"),
-        ("Regret", show_number(switch.get("regret")), f"mean of {best} − {measure} over all evaluations online"),
+        ("Regret", show_number(switch.get("regret")), f"mean of {lost} over all evaluations online"),
     ]
     return rows if switch else []
 

@@ -44,6 +44,7 @@ class Stage:
     pieces: Json | None
     stitching: Json | None
     starts: str  # far or all, of its last evaluation; empty where unknown
+    start: str  # the stage it goes on from; empty where from none
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,12 @@ class Run:
     def curves(self, kind: str) -> list[Stage]:
         """Stages of a kind that measured anything."""
         return [stage for stage in self.stages if stage.kind == kind and stage.rows]
+
+    @property
+    def switched(self) -> list[Stage]:
+        """The stage that `switch` speaks of: the last online that goes on from another, else the first."""
+        online = self.curves("online")
+        return [stage for stage in online if stage.start][-1:] or online[:1]
 
 
 def is_run(folder: Path) -> bool:
@@ -159,6 +166,7 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> 
         pieces=_json(files / "pieces.json"),
         stitching=_json(files / "stitch.json"),
         starts=str(planned.get("starts") or ""),
+        start=str(planned.get("start") or ""),
     )
 
 

@@ -4,7 +4,7 @@ from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
 from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
-from toolkit.tasks.pool import EnvPool, step_seconds, unseen_env
+from toolkit.tasks.pool import EnvPool, step_seconds, try_out, unseen_env
 from toolkit.tasks.relabel import relabel
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "make_env",
     "relabel",
     "step_seconds",
+    "try_out",
     "unseen_env",
 ]

@@ -25,8 +25,11 @@ class Scaled:
 
     def __init__(self, bounds: spaces.Box) -> None:
         low, high = bounds.low, bounds.high
-        if low.ndim != 1 or not np.isfinite(high - low).all():
-            raise ToolkitError(f"action space {bounds}: expected a Box of one axis with finite bounds, or Discrete")
+        if low.ndim != 1 or not np.isfinite(high - low).all() or (low >= high).any():
+            raise ToolkitError(
+                f"action space {bounds}: expected a Box of one axis with finite bounds, each low below its high, or "
+                "Discrete"
+            )
         self.dim = self.control_dim = len(low)
         self.space = self.recorded = spaces.Box(-1.0, 1.0, bounds.shape, np.float32)
         self.bounds = low.tolist(), high.tolist()  # what -1 and 1 stand for in the simulator

@@ -42,8 +42,11 @@ class Plain:
         try:
             # -1: the time limit is the card's
             self._env: Any = gymnasium.make(card.env_id, -1, disable_env_checker=True, **arguments)
-        except (gymnasium.error.Error, TypeError, ValueError, ImportError, OSError) as error:
-            raise ToolkitError(f"task {card.name}: {card.env_id} cannot be made as env_kwargs say: {error}") from None
+        except Exception as error:  # of whatever kind, it is not this package's
+            raise ToolkitError(
+                f"task {card.name}: {card.env_id} cannot be made with {arguments or 'no arguments'}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         card.physics.alter(getattr(self._env.unwrapped, "model", None), card.name)
         self.env_spec = self._env.spec
         self._tasks = _tasks(self._env.observation_space)
@@ -109,7 +112,10 @@ class Plain:
             count = int(space.n)
             return Choices(np.eye(count), range(int(space.start), int(space.start) + count))
         if isinstance(space, spaces.Box):
-            return Scaled(space)
+            try:
+                return Scaled(space)
+            except ToolkitError as error:
+                raise ToolkitError(f"task {self._card.name}: {self._card.env_id}: {error}") from None
         raise ToolkitError(f"task {self._card.name}: action space {space}: expected a Box or Discrete")
 
     def _seen(self, observation: Any) -> Observation:

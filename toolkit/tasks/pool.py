@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from toolkit.tasks.card import TaskCard
 from toolkit.tasks.env import TaskEnv, make_env
-from toolkit.types import BoolArray, FloatArray, IntArray, Observation
+from toolkit.types import BoolArray, FloatArray, IntArray, Observation, ToolkitError
 
 _COMPILED = 8  # mazes kept
 _PROBE = 20  # steps by which a simulator is timed
@@ -27,6 +28,27 @@ def unseen_env(card: TaskCard) -> TaskEnv:
             del _compiled[next(iter(_compiled))]
         _compiled[key] = make_env(card)
     return _compiled[key].twin()
+
+
+def try_out(card: TaskCard) -> None:
+    """Begin the same episode twice and take a step; ToolkitError for a simulator with which nothing can be learned."""
+    who = f"task {card.name}: {card.env_id}"
+    with contextlib.closing(make_env(card)) as env:
+        try:
+            first, again = (env.reset(seed=0)[0] for _ in range(2))
+            then, reward, *_ = env.step(np.zeros(env.actions.dim, np.float32))
+        except ToolkitError:
+            raise
+        except Exception as error:
+            raise ToolkitError(f"{who} fails when it is tried out: {type(error).__name__}: {error}") from error
+    for name, space in env.observation_space.items():
+        for rows in (first[name], then[name]):
+            if rows.shape != space.shape or not np.isfinite(rows).all():
+                raise ToolkitError(f"{who}: {name}: expected finite numbers of shape {space.shape}, got {rows}")
+        if (first[name] != again[name]).any():
+            raise ToolkitError(f"{who}: reset(seed=0) gives another {name} each time; expected the same")
+    if not np.isfinite(reward):
+        raise ToolkitError(f"{who}: expected a finite reward, got {reward}")
 
 
 def step_seconds(card: TaskCard) -> float:

@@ -6,6 +6,8 @@ import contextlib
 import io
 import re
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 import gymnasium
 
@@ -13,6 +15,7 @@ from toolkit.config import nearest
 from toolkit.types import ToolkitError
 
 _GROUP = "toolkit.envs"
+_LIBRARIES = {"gymnasium", "gymnasium_robotics", "ogbench", "toolkit"}
 _OF_OGBENCH = re.compile(r"(visual-)?(pointmaze|antmaze|humanoidmaze|antsoccer)-")
 _OGBENCH = re.compile(r"(pointmaze|antmaze)-(medium|large|giant)-v0")
 
@@ -21,22 +24,21 @@ def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """The registered specification of `env_id`.
 
     An installed package brings environments by an entry point of `toolkit.envs`: a module that registers them. Raises
-    ToolkitError for an unknown one, or where OGBench is missing or such a module cannot be imported.
+    ToolkitError for an unknown one, or where OGBench is missing.
     """
     if _OF_OGBENCH.match(env_id):
         _register_ogbench(env_id)
     with contextlib.redirect_stderr(io.StringIO()):  # the import prints a notice about unrelated environments
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)
-    if env_id not in gymnasium.registry:
-        _register_installed()
+    failed = _register_installed(env_id)
     if env_id not in gymnasium.registry:
         family = re.split(r"[_-]", env_id)[0]
         alike = sorted(name for name in gymnasium.registry if re.split(r"[_-]", name)[0] == family)
         known = f"; known of its kind: {', '.join(alike)}" if alike else nearest(env_id, gymnasium.registry)
         raise ToolkitError(
             f"env_id {env_id!r} is registered neither by gymnasium, nor by gymnasium-robotics, nor by an entry point "
-            f"of {_GROUP}{known}"
+            f"of {_GROUP}{known}{failed}"
         )
     spec = gymnasium.spec(env_id)
     if callable(spec.entry_point):
@@ -47,15 +49,27 @@ def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     return spec
 
 
-def _register_installed() -> None:
+def source_of(env_id: str) -> Path | None:
+    """The file of an environment's class, where neither a library nor this package brings it."""
+    module = str(registry_spec(env_id).entry_point).partition(":")[0]
+    try:
+        found = None if module.split(".")[0] in _LIBRARIES else find_spec(module)
+    except ImportError:
+        return None  # which is said where it is made
+    return Path(found.origin) if found and found.origin else None
+
+
+def _register_installed(env_id: str) -> str:
+    """Import what installed packages bring until one has registered `env_id`; what failed, in words."""
+    failed = ""
     for point in entry_points(group=_GROUP):
+        if env_id in gymnasium.registry:
+            break
         try:
             point.load()
         except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise ToolkitError(
-                f"entry point {point.name} of {_GROUP}: {point.value} cannot be imported: {why}"
-            ) from error
+            failed += f"; {point.name} = {point.value} cannot be imported ({type(error).__name__}: {error})"
+    return failed
 
 
 def _register_ogbench(env_id: str) -> None:

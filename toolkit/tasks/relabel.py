@@ -24,7 +24,10 @@ def relabel(card: TaskCard, episodes: Episodes, whole: bool = False) -> Episodes
     goal, own = card.goal_xy, card.reward.rule == "env"
     width = episodes.achieved.shape[1]
     if (width == 0 and (card.goal.observed or not own)) or (goal is not None and width != len(goal)):
-        raise ToolkitError(f"task {card.name}: expected data with achieved goals (x, y), got {width} numbers")
+        raise ToolkitError(
+            f"task {card.name}: expected data with achieved goals, got {width} numbers; a file holds an array of "
+            "goals, or FIRST:END (--achieved, in a pipeline achieved) says which numbers of an observation they are"
+        )
     if own:
         return episodes
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)

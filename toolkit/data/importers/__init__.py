@@ -14,6 +14,11 @@ from toolkit.data.minari import import_minari
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import ToolkitError
 
+_NOT_OGBENCH = {
+    *("rewards", "reward", "terminated", "truncated", "timeouts", "timeout", "dones", "goals"),
+    *("next_observations", "next_obs"),
+}  # arrays, or what others call them, by which a log is none of OGBench's
+
 FORMATS: dict[str, Callable[[Path, Options], Imported]] = {
     "minari": lambda path, options: import_minari(path),
     "d4rl": d4rl.read,
@@ -54,8 +59,7 @@ def detect(path: Path) -> str:
         return "d4rl"
     if begin.startswith(b"PK"):
         names = set(untrusted_npz.names(path))
-        rewarded = names & {"rewards", "terminated", "next_observations"}
-        return "ogbench" if "terminals" in names and not rewarded else "npz"
+        return "ogbench" if "terminals" in names and not names & _NOT_OGBENCH else "npz"
     if begin.startswith(b"\x80"):
         return "sb3"
     raise ToolkitError(

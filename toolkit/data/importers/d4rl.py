@@ -2,19 +2,19 @@
 
 Layout: `observations` (N, D), `actions` (N, A), `rewards` (N,) or (N, 1), `terminals` (N,), and where they are there
 `timeouts` (N,), `next_observations` (N, D), `infos/goal` (N, G). Where goals are there, what was achieved are the first
-G numbers of the observation, as in D4RL's mazes.
+G numbers of the observation, as in D4RL's mazes, or those that `Options.achieved` names. Actions lie in
+`Options.bounds`, if the file has no `action_low` and `action_high` (A,).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolkit.data.imported import Imported, Source, scaled
-from toolkit.data.importers.options import Options, goals
+from toolkit.data.imported import Imported, Source
+from toolkit.data.importers.options import BOUNDS, Options, actions, goals
 from toolkit.data.importers.rows import Rows, flags, flat, jumps, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import BoolArray, FloatArray, ToolkitError
@@ -31,7 +31,7 @@ def read(path: Path, options: Options) -> Imported:
         missing = [name for name in _WANTED if name not in keys]
         if missing:
             raise ToolkitError(f"{path}: expected {', '.join(_WANTED)} as D4RL's files have, found no {missing[0]!r}")
-        optional = [name for name in ("timeouts", "next_observations") if name in keys]
+        optional = [name for name in ("timeouts", "next_observations", *BOUNDS) if name in keys]
         arrays = {name: file.read(root, name, "/") for name in (*_WANTED, *optional)}
         if "infos" in keys and "goal" in (file.keys(root, "infos") or ()):
             arrays["goal"] = file.read(root, "infos/goal", "/")
@@ -43,18 +43,19 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
     notes = []
     if arrays["rewards"].ndim == 2:
         notes.append("rewards have a second axis of length one, which is left out")
-    obs, action = (table(arrays[name], name, path) for name in ("observations", "actions"))
-    terminated = flags(arrays["terminals"])
+    obs = table(arrays["observations"], "observations", path)
+    terminated = flags(arrays["terminals"], "terminals", path)
     for name, rows in arrays.items():
-        if len(rows) != len(obs):
+        if name not in BOUNDS and len(rows) != len(obs):
             raise ToolkitError(f"{path}: {name}: expected {len(obs)} rows as observations have, got {len(rows)}")
-    achieved, desired = _goals(path, arrays, obs)
+    action = actions(arrays["actions"], path, options, arrays)
+    achieved, desired, place = _goals(path, arrays, obs, options.achieved)
     after = table(arrays["next_observations"], "next_observations", path) if "next_observations" in arrays else None
     if after is not None and after.shape != obs.shape:
         raise ToolkitError(f"{path}: next_observations: expected shape {obs.shape}, got {after.shape}")
     continued = None
     if "timeouts" in arrays:
-        truncated = flags(arrays["timeouts"])
+        truncated = flags(arrays["timeouts"], "timeouts", path)
         continued = None if after is not None else _goes_on(truncated & ~terminated, obs, desired)
         if continued is not None:
             notes.append(
@@ -70,26 +71,34 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
         obs=obs,
         achieved=achieved,
         desired=desired,
-        action=scaled(action, *options.bounds),
-        reward=flat(arrays["rewards"]),
+        action=action,
+        reward=flat(arrays["rewards"], "rewards", path),
         terminated=terminated,
         truncated=truncated,
         last=terminated | truncated,
-        after=None if after is None else (after, after[:, : achieved.shape[1]], desired),
+        after=None if after is None else (after, after[:, place], desired),
         continued=continued,
     )
     found = pack(rows, Source(path, kind, {}, np.zeros(0, np.int64), notes=tuple(notes)))
-    return replace(found, episodes=goals(found.episodes, options.achieved))
+    return goals(found, options.achieved)
 
 
-def _goals(path: Path, arrays: dict[str, Any], obs: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _goals(
+    path: Path, arrays: dict[str, Any], obs: FloatArray, achieved: slice | None
+) -> tuple[FloatArray, FloatArray, slice]:
+    """What was achieved and desired, (N, G) each, and which columns of an observation the first is."""
     if "goal" not in arrays:
         none = np.zeros((len(obs), 0), np.float32)
-        return none, none
-    desired = table(arrays["goal"], "infos/goal", path)
-    if desired.shape[1] > obs.shape[1]:
-        raise ToolkitError(f"{path}: infos/goal: expected at most {obs.shape[1]} columns, got {desired.shape[1]}")
-    return obs[:, : desired.shape[1]], desired
+        return none, none, slice(0, 0)
+    desired = table(arrays["goal"], "goals", path)
+    place = achieved or slice(0, desired.shape[1])
+    reached = obs[:, place]
+    if reached.shape != desired.shape:
+        raise ToolkitError(
+            f"{path}: goals: expected {reached.shape[1]} numbers, as columns {place.start}:{place.stop} of an "
+            f"observation have; got {desired.shape[1]}"
+        )
+    return reached, desired, place
 
 
 def _goes_on(timeouts: BoolArray, obs: FloatArray, desired: FloatArray) -> BoolArray | None:

@@ -14,15 +14,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.data.imported import Imported, Source, scaled
-from toolkit.data.importers.options import Options, goals
+from toolkit.data.imported import Imported, Source
+from toolkit.data.importers.options import Options, actions, goals
 from toolkit.data.importers.rows import Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import allowed_bytes
 from toolkit.types import Json, ToolkitError
@@ -45,16 +44,16 @@ def read(path: Path, options: Options) -> Imported:
     if not parts:
         raise ToolkitError(f"{path}: expected at least one file of frames, found none")
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in ("episode_index", *names)}
-    episode = flat(arrays["episode_index"]).astype(np.int64)
+    episode = flat(arrays["episode_index"], "episode_index", path).astype(np.int64)
     last = np.append(episode[1:] != episode[:-1], True)
     notes = [f"observations are {', '.join(seen)}"]
     rewarded = "next.reward" in arrays
-    reward = flat(arrays["next.reward"]) if rewarded else np.zeros(len(episode), np.float32)
+    reward = flat(arrays["next.reward"], "next.reward", path) if rewarded else np.zeros(len(episode), np.float32)
     terminated = np.zeros(len(episode), np.bool_)
     if "next.success" in arrays:
-        terminated = last & flags(arrays["next.success"])
+        terminated = last & flags(arrays["next.success"], "next.success", path)
     elif "next.done" in arrays:
-        done = flags(arrays["next.done"])
+        done = flags(arrays["next.done"], "next.done", path)
         if done[last].all():
             notes.append("next.done ends every episode: it marks the end of the recording, no episode terminates")
         else:
@@ -64,7 +63,7 @@ def read(path: Path, options: Options) -> Imported:
         obs=np.concatenate([table(arrays[name], name, path) for name in seen], axis=1),
         achieved=none,
         desired=none,
-        action=scaled(table(arrays["action"], "action", path), *options.bounds),
+        action=actions(arrays["action"], path, options),
         reward=reward,
         terminated=terminated,
         truncated=last & ~terminated,
@@ -74,7 +73,7 @@ def read(path: Path, options: Options) -> Imported:
         raise ToolkitError(f"{path}: episode_index: expected the frames of an episode together, found them apart")
     source = Source(path, "lerobot", {}, np.zeros(0, np.int64), notes=tuple(notes), rewarded=rewarded)
     found = pack(rows, source, episode[last])
-    return replace(found, episodes=goals(found.episodes, options.achieved))
+    return goals(found, options.achieved)
 
 
 class _Reader:

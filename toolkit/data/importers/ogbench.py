@@ -1,7 +1,8 @@
 """OGBench's .npz files: T + 1 states a trajectory, the last marked by `terminals`, and no rewards.
 
 Layout: `observations` (R, D), `actions` (R, A), `terminals` (R,), 1 on the last state of a trajectory, whose action
-means nothing; `qpos`, `qvel` and the like are left out. NAME.npz and NAME-val.npz are two data sets.
+means nothing; `qpos`, `qvel` and the like are left out. NAME.npz and NAME-val.npz are two data sets. Actions lie in
+`Options.bounds`, if the file has no `action_low` and `action_high` (A,).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.data.imported import Dropped, Imported, Source, acting, count_ends, scaled
-from toolkit.data.importers.options import Options, goals
+from toolkit.data.imported import Dropped, Imported, Source, acting, count_ends
+from toolkit.data.importers.options import BOUNDS, Options, actions, goals
 from toolkit.data.importers.rows import flags, table
 from toolkit.data.untrusted_npz import read_npz
 from toolkit.types import Episodes, ToolkitError
@@ -23,8 +24,9 @@ def read(path: Path, options: Options) -> Imported:
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         raise ToolkitError(f"{path}: expected observations, actions and terminals, found no {missing[0]!r}")
-    obs, action = (table(arrays[name], name, path) for name in ("observations", "actions"))
-    marked = flags(arrays["terminals"])
+    obs = table(arrays["observations"], "observations", path)
+    action = actions(arrays["actions"], path, options, arrays)
+    marked = flags(arrays["terminals"], "terminals", path)
     if not len(obs) or not len(obs) == len(action) == len(marked):
         counts = f"{len(obs)}, {len(action)} and {len(marked)}"
         raise ToolkitError(f"{path}: expected as many observations, actions and terminals, got {counts}")
@@ -42,14 +44,14 @@ def read(path: Path, options: Options) -> Imported:
         obs=obs,
         achieved=none,
         desired=none,
-        action=scaled(action, *options.bounds) * moving[:, None],
+        action=action * moving[:, None],
         reward=np.zeros(len(obs), np.float32),
         terminated=nothing,
         truncated=truncated,
         starts=starts,
     ).select(kept)
     ended = marked[starts[1:][kept] - 1]
-    extra = sorted(set(arrays) - {"observations", "actions", "terminals"})
+    extra = sorted(set(arrays) - {"observations", "actions", "terminals", *BOUNDS})
     source = Source(
         path,
         "ogbench",
@@ -59,4 +61,4 @@ def read(path: Path, options: Options) -> Imported:
         notes=(f"not read: {', '.join(extra)}",) * bool(extra),
         rewarded=False,
     )
-    return Imported(goals(episodes, options.achieved), source)
+    return goals(Imported(episodes, source), options.achieved)

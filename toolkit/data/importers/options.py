@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.types import Episodes, ToolkitError
+from toolkit.data.imported import Imported, scaled
+from toolkit.data.importers.rows import Array, table
+from toolkit.types import FloatArray, ToolkitError
+
+BOUNDS = ("action_low", "action_high")  # (A,) what -1 and 1 stand for, in flat files that say so
 
 
 @dataclass(frozen=True)
@@ -16,6 +22,8 @@ class Options:
 
     bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-1.0, 1.0)
     """Of an action's numbers, where the file does not say, () or (A,) each; [-1, 1] inside the package is these."""
+    choices: int | None = None
+    """How many there are, where an action is one of several: its number, from 0, or one-hot."""
     achieved: slice | None = None
     """Columns of the observation that are the achieved goal, in a file without goals. An episode's desired one is
     then what it achieved in the end."""
@@ -44,17 +52,39 @@ def pair(text: str) -> tuple[float, float]:
     return low, high
 
 
-def goals(episodes: Episodes, achieved: slice | None) -> Episodes:
+def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Array] | None = None) -> FloatArray:
+    """Actions (N, A) within [-1, 1], choices one-hot; `arrays` may say bounds as `action_low` and `action_high`, (A,).
+
+    Raises ToolkitError for other shapes, and for numbers that are no choices.
+    """
+    if options.choices is not None and array.size == len(array):
+        numbers = array.reshape(-1)
+        if not np.isin(numbers, np.arange(options.choices)).all():
+            raise ToolkitError(f"{path}: actions: expected numbers of choices, 0 to {options.choices - 1}")
+        return np.eye(options.choices, dtype=np.float32)[numbers.astype(np.int64)]
+    rows, (low, high) = table(array, "actions", path), options.bounds
+    if arrays is not None and BOUNDS[0] in arrays and BOUNDS[1] in arrays:
+        low, high = (arrays[name] for name in BOUNDS)
+    for bound in (low, high):
+        if np.size(bound) not in (1, rows.shape[1]):
+            raise ToolkitError(f"{path}: actions: expected {np.size(bound)} numbers, got {rows.shape[1]}")
+    return scaled(rows, low, high)
+
+
+def goals(imported: Imported, achieved: slice | None) -> Imported:
     """The episodes with goals from their observations, where `achieved` names columns and they have none."""
+    episodes, source = imported.episodes, imported.source
     if achieved is None or episodes.achieved.shape[1]:
-        return episodes
+        return imported
     if achieved.stop > episodes.obs.shape[1]:
         raise ToolkitError(
             f"--achieved: expected columns of {episodes.obs.shape[1]} numbers, got up to {achieved.stop}"
         )
     reached = np.ascontiguousarray(episodes.obs[:, achieved])
+    desired = np.repeat(reached[episodes.starts[1:] - 1], np.diff(episodes.starts), axis=0)
+    note = "no goals in the file: an episode's is where it ended, so that every one gets there"
     return replace(
-        episodes,
-        achieved=reached,
-        desired=np.repeat(reached[episodes.starts[1:] - 1], np.diff(episodes.starts), axis=0),
+        imported,
+        episodes=replace(episodes, achieved=reached, desired=desired),
+        source=replace(source, notes=(*source.notes, note)),
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source
 from toolkit.data.importers.options import Options, goals
-from toolkit.data.importers.rows import Rows, flags, flat, pack, table
+from toolkit.data.importers.rows import Array, Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import FloatArray, ToolkitError
 
@@ -72,7 +71,7 @@ def read(path: Path, options: Options) -> Imported:
         env_id=env_id,
     )
     packed = pack(_rows(demos), source, np.array(numbers, np.int64))
-    return replace(packed, episodes=goals(packed.episodes, options.achieved))
+    return goals(packed, options.achieved)
 
 
 def _observed(file: UntrustedFile, group: Any, number: int) -> tuple[list[str], list[str]]:
@@ -94,6 +93,9 @@ def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str]) -> Demo
     def read(key: str) -> FloatArray:
         return table(file.read(group, f"{name}/{key}", "data"), f"{name}/{key}", file.path)
 
+    def stored(key: str) -> tuple[Array, str, Path]:
+        return file.read(group, f"{name}/{key}", "data"), f"{name}/{key}", file.path
+
     def joined(part: str) -> FloatArray:
         rows = [read(f"{part}/{key}") for key in keys]
         if len({len(array) for array in rows}) > 1:
@@ -102,8 +104,8 @@ def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str]) -> Demo
 
     obs, action = joined("obs") if keys else read("states"), read("actions")
     count = len(action)
-    reward = flat(file.read(group, f"{name}/rewards", "data")) if "rewards" in there else np.zeros(count, np.float32)
-    done = flags(file.read(group, f"{name}/dones", "data")) if "dones" in there else np.zeros(count, np.bool_)
+    reward = flat(*stored("rewards")) if "rewards" in there else np.zeros(count, np.float32)
+    done = flags(*stored("dones")) if "dones" in there else np.zeros(count, np.bool_)
     after = joined("next_obs") if keys and "next_obs" in there else None
     if not len(obs) == count == len(reward) == len(done) == (count if after is None else len(after)) or not count:
         raise ToolkitError(f"{file.path}: {name}: expected as many observations as actions, rewards and dones")

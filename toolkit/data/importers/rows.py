@@ -150,15 +150,17 @@ def jumps(x: FloatArray, within: BoolArray | None = None) -> BoolArray:
     return far if within is None else far & within
 
 
-def flat(array: Array) -> FloatArray:
-    """Rewards and the like, which some files hold as (N, 1), as (N,)."""
-    squeezed: FloatArray = (array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array).astype(np.float32)
+def flat(array: Array, name: str, path: Any) -> FloatArray:
+    """Rewards and the like, which some files hold as (N, 1), as (N,). Raises ToolkitError for other shapes."""
+    if array.ndim != 1 and array.shape[1:] != (1,):
+        raise ToolkitError(f"{path}: {name}: expected one number a step, (N,); got shape {array.shape}")
+    squeezed: FloatArray = array.reshape(-1).astype(np.float32)
     return squeezed
 
 
-def flags(array: Array) -> BoolArray:
-    """Flags of any number type, (N,) or (N, 1), as (N,) bool."""
-    marked: BoolArray = flat(array) != 0
+def flags(array: Array, name: str, path: Any) -> BoolArray:
+    """Flags of any number type, (N,) or (N, 1), as (N,) bool. Raises ToolkitError for other shapes."""
+    marked: BoolArray = flat(array, name, path) != 0
     return marked
 
 

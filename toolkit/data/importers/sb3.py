@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +81,7 @@ def from_buffer(path: Path, arrays: dict[str, Array], options: Options) -> Impor
         after=buffer.seen("observations", (order + 1) % size) if lean else buffer.seen("next_observations", order),
     )
     found = pack(rows, Source(path, "sb3", {}, np.zeros(0, np.int64), notes=tuple(notes)))
-    return replace(found, episodes=goals(found.episodes, options.achieved))
+    return goals(found, options.achieved)
 
 
 class _Buffer(NamedTuple):
