@@ -151,7 +151,8 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
     """Algorithms to begin with, the cheapest first; the one to believe in has the role `choice`."""
     if found["discrete"]:
         why = "actions are choices, and it is the one that learns from recordings of these"
-        return [Advice("discrete_cql", "choice", (why,), {})]
+        further = "practice goes on with it as it is, in a stage for you to add, as in ladder-discrete.yaml"
+        return [Advice("discrete_cql", "choice", (why, further) if online else (why,), {})]
     if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0):
         why = "all returns are alike: nothing in the data says that one way is better than another"
         return [Advice("bc", "choice", (why,), {})]
@@ -276,6 +277,8 @@ def lines(result: Json) -> list[str]:
     if "pilots" in result:
         text += ["", f"pilots, {result['pilots']['seconds_each']:.0f} s each, best first:"]
         text += [f"  {pilot_line(pilot)}" for pilot in result["pilots"]["ranking"]]
+    if result["task"] is None:
+        text += ["", "with your task card's name in place of TASK:"]
     return [*text, "", *result["pipeline"].rstrip().split("\n")]
 
 
