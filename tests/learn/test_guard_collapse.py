@@ -113,7 +113,7 @@ def recording() -> Replay:
 
 @pytest.fixture(scope="module")
 def pretrained() -> tuple[Replay, Any]:
-    gymnasium.register("GuardReach-v0", Reach)
+    gymnasium.register("GuardReach-v0", f"{__name__}:Reach")
     data, cloned = recording(), learner("bc", lr=5e-3)
     plan = OfflinePlan(200, 128, 1, GAMMA, "constant", 200, 200)
     offline_loop(cloned, data, NORMALIZER, plan, Hooks())
