@@ -46,8 +46,8 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
     obs = table(arrays["observations"], "observations", path)
     terminated = flags(arrays["terminals"], "terminals", path)
     for name, rows in arrays.items():
-        if name not in BOUNDS and len(rows) != len(obs):
-            raise ToolkitError(f"{path}: {name}: expected {len(obs)} rows as observations have, got {len(rows)}")
+        if name not in BOUNDS and rows.shape[:1] != (len(obs),):
+            raise ToolkitError(f"{path}: {name}: expected {len(obs)} rows as observations have, got shape {rows.shape}")
     action = actions(arrays["actions"], path, options, arrays)
     achieved, desired, place = _goals(path, arrays, obs, options.achieved)
     after = table(arrays["next_observations"], "next_observations", path) if "next_observations" in arrays else None

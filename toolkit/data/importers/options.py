@@ -25,8 +25,8 @@ class Options:
     choices: int | None = None
     """How many there are, where an action is one of several: its number, from 0, or one-hot."""
     achieved: slice | None = None
-    """Columns of the observation that are the achieved goal, in a file without goals. An episode's desired one is
-    then what it achieved in the end."""
+    """Columns of the observation that are the achieved goal. In a file without goals an episode's desired one is then
+    what it achieved in the end."""
     part: str | None = None
     """Name of a robomimic filter (`mask/NAME`): only its demonstrations."""
     trust_pickle: bool = False
@@ -57,14 +57,14 @@ def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Arr
 
     Raises ToolkitError for other shapes, and for numbers that are no choices.
     """
-    if options.choices is not None and array.size == len(array):
+    if options.choices is not None and array.shape[:1] == (array.size,):
         numbers = array.reshape(-1)
         if not np.isin(numbers, np.arange(options.choices)).all():
             raise ToolkitError(f"{path}: actions: expected numbers of choices, 0 to {options.choices - 1}")
         return np.eye(options.choices, dtype=np.float32)[numbers.astype(np.int64)]
     rows, (low, high) = table(array, "actions", path), options.bounds
     if arrays is not None and BOUNDS[0] in arrays and BOUNDS[1] in arrays:
-        low, high = (arrays[name] for name in BOUNDS)
+        low, high = (arrays[name].reshape(-1) for name in BOUNDS)
     for bound in (low, high):
         if np.size(bound) not in (1, rows.shape[1]):
             raise ToolkitError(f"{path}: actions: expected {np.size(bound)} numbers, got {rows.shape[1]}")
