@@ -15,7 +15,7 @@ import numpy as np
 from toolkit.agents import CONFIGS
 from toolkit.data.finding import errors
 from toolkit.data.imported import Imported, acting, checked
-from toolkit.recordings import check, relabelled
+from toolkit.recordings import check, relabelled, succeeded
 from toolkit.stitch_score import Ladder
 from toolkit.stitching import exits
 from toolkit.tasks import TaskCard
@@ -76,8 +76,7 @@ def facts(imported: Imported, card: TaskCard | None) -> tuple[Json, Episodes]:
 def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
     returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
     low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9]).tolist()
-    told = card is not None and card.reward.rule != "env"  # elsewhere an end may as well be a fall
-    success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
+    success = succeeded(episodes, card)
     hot, paid = (rows[acting(episodes.starts)] for rows in (episodes.action, episodes.reward))
     found: Json = {
         "episodes": len(episodes),
@@ -85,8 +84,8 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "longest": int(episodes.lengths.max()),
         "horizon": int(episodes.lengths.max()) if card is None else card.max_episode_steps,
         "return": {"low": low, "median": middle, "high": high, "spread": high - low},
-        "success_share": float(success.mean()) if told else None,
-        "successes": int(success.sum()) if told else None,
+        "success_share": None if success is None else float(success.mean()),
+        "successes": None if success is None else int(success.sum()),
         "discrete": bool((hot.max(axis=1) == 1).all() and (hot.sum(axis=1) == 1).all() and hot.shape[1] > 1),
         "reward": None if card is None else card.reward.rule,
         "paid_alike": float(np.unique(paid, return_counts=True)[1].max() / len(paid)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from toolkit.types import Json
@@ -14,6 +15,15 @@ def sha256(path: Path) -> str:
     """Hash of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_file(module: str) -> Path | None:
+    """The file of an installed module that may not be imported yet; None where there is none."""
+    try:
+        found = find_spec(module)
+    except ImportError:
+        return None
+    return Path(found.origin) if found and found.origin else None
 
 
 def sync(path: Path) -> None:

@@ -21,7 +21,7 @@ from toolkit.data.importers.options import Options, columns, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
 from toolkit.tasks import TaskCard, make_env, relabel, unseen_env
 from toolkit.tasks.actions import Scaled
-from toolkit.types import Episodes, IntArray, Json, ToolkitError
+from toolkit.types import BoolArray, Episodes, IntArray, Json, ToolkitError
 
 Target = Literal["minari", "ogbench", "d4rl"]
 
@@ -156,10 +156,9 @@ def listed(root: Path) -> list[Json]:
 def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = None) -> Json:
     """Shape, lengths, returns and ends of `episodes`, with where they come from.
 
-    With a card that says what success is, its share too: elsewhere an end may as well be a fall.
+    With a card that says what success is, its share too.
     """
-    told = card is not None and card.reward.rule != "env"
-    success = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
+    success = succeeded(episodes, card)
     return {
         **imported.source.summary(),
         "episodes": len(episodes),
@@ -169,8 +168,18 @@ def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = Non
         "action": episodes.action.shape[1],
         "length": _spread(episodes.lengths),
         "return": returns(episodes),
-        "success_share": float(success.mean()) if told else None,
+        "success_share": None if success is None else float(success.mean()),
     }
+
+
+def succeeded(episodes: Episodes, card: TaskCard | None) -> BoolArray | None:
+    """Which episodes end in success, (E,); None without a card that says what that is, since an end may be a fall."""
+    return _ended(episodes) if card is not None and card.reward.rule != "env" else None
+
+
+def _ended(episodes: Episodes) -> BoolArray:
+    ended: BoolArray = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
+    return ended
 
 
 def returns(episodes: Episodes) -> Json:
@@ -216,7 +225,7 @@ def choose(
         place = np.arange(len(episodes))
         chosen &= (place >= int(first or 0)) & (place < int(end or len(episodes)))
     if success is not None:
-        chosen &= np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1]) == success
+        chosen &= _ended(episodes) == success
     if share is not None:
         left = np.flatnonzero(chosen)
         kept = np.random.default_rng(seed).permutation(left)[: round(share * len(left))]

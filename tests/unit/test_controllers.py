@@ -206,11 +206,16 @@ def test_what_is_no_control_is_told_of(control: tuple[float, ...], told: str, mo
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with controllers, for this process and those that collect."""
-    (folder / "mine-1.0.dist-info").mkdir()
-    (folder / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     names = "".join(f"{name.lower()} = mine_controllers:{name}\n" for name in ("Steady", "Half", "Fragile"))
-    (folder / "mine-1.0.dist-info" / "entry_points.txt").write_text(f"[toolkit.controllers]\n{names}")
+    install_package(folder, monkeypatch, f"[toolkit.controllers]\n{names}")
     (folder / "mine_controllers.py").write_text(INSTALLED)
+
+
+def install_package(folder: Path, monkeypatch: pytest.MonkeyPatch, entry_points: str) -> None:
+    """A package that brings what `entry_points` says, for this process and others; its modules go into `folder`."""
+    (folder / "mine-1.0.dist-info").mkdir(exist_ok=True)
+    (folder / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (folder / "mine-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from tests.unit.test_controllers import install_package
 from toolkit.collect import collect
 from toolkit.config import ConfigError
 from toolkit.controllers import RandomController, WaypointController, load_recipe
@@ -369,13 +370,8 @@ def test_the_oracle_drives_by_single_pushes(tmp_path: Path) -> None:
 
 
 def test_an_installed_package_brings_its_own_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine-1.0.dist-info").mkdir()
-    (tmp_path / "mine-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    entry_points = tmp_path / "mine-1.0.dist-info" / "entry_points.txt"
-    entry_points.write_text("[toolkit.envs]\nslider = mine_envs\n")
+    install_package(tmp_path, monkeypatch, "[toolkit.envs]\nslider = mine_envs\n")
     (tmp_path / "mine_envs.py").write_text(MINE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     card = TaskCard(
         name="slider", description="x", env_id="MineSlider-v0", max_episode_steps=9, reward=Reward(rule="env")
     )
@@ -389,7 +385,7 @@ def test_an_installed_package_brings_its_own_robot(tmp_path: Path, monkeypatch: 
     assert 0 < len(kept) == said.sum() and (kept.obs[kept.starts[1:] - 1] > 0).all() and not kept.terminated.any()
     assert source_of("MineSlider-v0") == tmp_path / "mine_envs.py" and source_of("Hopper-v5") is None
 
-    entry_points.write_text("[toolkit.envs]\nlost = mine_lost\n")
+    install_package(tmp_path, monkeypatch, "[toolkit.envs]\nlost = mine_lost\n")
     with pytest.raises(ToolkitError, match=r"toolkit\.envs.*; lost = mine_lost cannot be imported \(ModuleNot"):
         registry_spec("MineLost-v0")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +15,7 @@ from toolkit.controllers.ant import AntController
 from toolkit.controllers.fetch import fetch_controller
 from toolkit.controllers.noise import Noise, NoNoise
 from toolkit.controllers.scripted import Controller, RandomController, WaypointController
+from toolkit.files import source_file
 from toolkit.maze import Cell, Maze
 from toolkit.types import ToolkitError
 
@@ -145,11 +145,8 @@ class Installed(Strict):
     @property
     def files(self) -> list[Path]:
         """The module that the entry point names, where it can be found."""
-        try:
-            found = [find_spec(point.module) for point in entry_points(group=_GROUP, name=self.name)]
-        except ImportError:
-            return []  # which is said where it is made
-        return [Path(spec.origin) for spec in found if spec and spec.origin]
+        found = [source_file(point.module) for point in entry_points(group=_GROUP, name=self.name)]
+        return [path for path in found if path is not None]
 
 
 Driver = Annotated[Waypoint | Random | Ant | Fetch | Kitchen | Sb3 | Installed, Field(discriminator="kind")]

@@ -6,12 +6,12 @@ import contextlib
 import io
 import re
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium
 
 from toolkit.config import nearest
+from toolkit.files import source_file
 from toolkit.types import ToolkitError
 
 _GROUP = "toolkit.envs"
@@ -52,11 +52,7 @@ def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 def source_of(env_id: str) -> Path | None:
     """The file of an environment's class, where neither a library nor this package brings it."""
     module = str(registry_spec(env_id).entry_point).partition(":")[0]
-    try:
-        found = None if module.split(".")[0] in _LIBRARIES else find_spec(module)
-    except ImportError:
-        return None  # which is said where it is made
-    return Path(found.origin) if found and found.origin else None
+    return None if module.split(".")[0] in _LIBRARIES else source_file(module)
 
 
 def _register_installed(env_id: str) -> str:

@@ -14,10 +14,19 @@ from toolkit.data.minari import import_minari
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import ToolkitError
 
+# arrays, or what others call them, by which a log is none of OGBench's
 _NOT_OGBENCH = {
-    *("rewards", "reward", "terminated", "truncated", "timeouts", "timeout", "dones", "goals"),
-    *("next_observations", "next_obs"),
-}  # arrays, or what others call them, by which a log is none of OGBench's
+    "rewards",
+    "reward",
+    "terminated",
+    "truncated",
+    "timeouts",
+    "timeout",
+    "dones",
+    "goals",
+    "next_observations",
+    "next_obs",
+}
 
 FORMATS: dict[str, Callable[[Path, Options], Imported]] = {
     "minari": lambda path, options: import_minari(path),
