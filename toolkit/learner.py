@@ -85,7 +85,7 @@ class Learner:
         def step(state: Any, packed: Tensor, lr_scale: Tensor) -> Any:
             if on_policy:
                 return update(state, self._seen(unpack_rollout(packed, lr_scale, spec)))
-            return update(state, self._seen(unpack(packed, lr_scale, spec, waypoint)))
+            return update(state, self._seen(unpack(packed, lr_scale, spec, waypoint, self.agent.chunk)))
 
         seeds = torch.vmap(step, in_dims=(0, 0, None))
         return Traced(seeds, self.device, self.compiled) if self._traced else seeds

@@ -27,7 +27,7 @@ _matmul_dtype = torch.float32
 
 
 def set_matmul_dtype(dtype: torch.dtype) -> None:
-    """Choose float32 or bfloat16 for matrix products; weights, sums, losses and targets stay float32."""
+    """Choose float32 or bfloat16 for the products of hidden layers; weights, outputs and losses stay float32."""
     global _matmul_dtype
     _matmul_dtype = dtype
 
@@ -109,7 +109,9 @@ def mlp(p: Params, x: Tensor) -> Tensor:
     """Forward pass with ReLU; (..., in) -> (..., out), or (E, ..., out) when the parameters hold an ensemble."""
     layers = sum(k.startswith("w") for k in p)
     for i in range(layers):
-        x = _affine(x, p[f"w{i}"], p[f"b{i}"])
+        # bfloat16 has steps of 0.5 near 100, too coarse for a value that differs from the next one by a step's reward
+        dtype = _matmul_dtype if i < layers - 1 else torch.float32
+        x = torch.matmul(x.to(dtype), p[f"w{i}"].to(dtype)).float() + _row(p[f"b{i}"])
         if i < layers - 1:
             if f"g{i}" in p:  # whose shape is fixed, also for a tracer
                 x = F.layer_norm(x, p[f"g{i}"].shape[-1:]) * _row(p[f"g{i}"]) + _row(p[f"h{i}"])
@@ -119,12 +121,6 @@ def mlp(p: Params, x: Tensor) -> Tensor:
 
 def _row(b: Tensor) -> Tensor:
     return b.unsqueeze(-2) if b.dim() > 1 else b
-
-
-def _affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    if _matmul_dtype is torch.float32:
-        return torch.matmul(x, w) + _row(b)
-    return torch.matmul(x.to(_matmul_dtype), w.to(_matmul_dtype)).float() + _row(b)
 
 
 def q_values(p: Params, s: Tensor, a: Tensor) -> Tensor:
@@ -137,7 +133,8 @@ class Gaussian(NamedTuple):
 
     Behaviour-cloning losses read it as a normal around tanh(mean) in action space: recorded actions that lie
     on the bounds keep a finite likelihood. Soft actor-critic reads it as the squashed normal tanh(mean + std z).
-    The greedy action, tanh(mean), is the same in both, so a network moves between them unchanged.
+    The greedy action, tanh(mean), is the same in both, so a network moves between them unchanged. All draws are the
+    squashed ones: of a normal that was fitted around tanh(mean) they keep about 1 - tanh(mean)^2 of the spread.
     """
 
     mean: Tensor
@@ -155,11 +152,11 @@ class Gaussian(NamedTuple):
 
     def draw(self, z: Tensor) -> Tensor:
         """Squashed sample from standard normal `z`, (..., A)."""
-        return torch.tanh(self._before_tanh(z))
+        return torch.tanh(self.unsquashed(z))
 
     def sample(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The same with its log density (SAC, arXiv:1812.05905, appendix C)."""
-        u = self._before_tanh(z)
+        u = self.unsquashed(z)
         log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
         return torch.tanh(u), log_prob - _log_slope(u).sum(-1)
 
@@ -169,7 +166,10 @@ class Gaussian(NamedTuple):
         The sample stays where it fell, only its density moves with the parameters. It is found again from `z`: where
         tanh comes near the bounds, `a` does not tell it.
         """
-        u = self._before_tanh(z).detach()
+        return self.squashed_log_prob(self.unsquashed(z).detach())
+
+    def squashed_log_prob(self, u: Tensor) -> Tensor:
+        """Log density of the action tanh(u) under the squashed normal, (...); a gradient moves the density alone."""
         z = (u - self.mean) * torch.exp(-self.log_std)
         log_prob = (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
         return log_prob - _log_slope(u).sum(-1)
@@ -178,7 +178,8 @@ class Gaussian(NamedTuple):
         """Of the squashed normal, estimated from standard normal `z`, (...)."""
         return -self.sample(z)[1]
 
-    def _before_tanh(self, z: Tensor) -> Tensor:
+    def unsquashed(self, z: Tensor) -> Tensor:
+        """What `draw` squashes, (..., A)."""
         return self.mean + torch.exp(self.log_std) * z
 
 

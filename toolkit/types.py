@@ -70,12 +70,13 @@ class Batch(NamedTuple):
     reward: torch.Tensor  # (B,)
     discount: torch.Tensor  # (B,)
     next_obs: torch.Tensor  # (B, O)
-    mc_return: torch.Tensor  # (B,) discounted return, the worst there is after a time limit; NO_RETURN while it runs
+    mc_return: torch.Tensor  # (B,) discounted return, `TaskCard.cut_value` after a time limit; NO_RETURN while it runs
     next_action: torch.Tensor  # (B, A)
     policy_obs: torch.Tensor  # (B, O) `obs` with the goal drawn for the policy; the same where no goal is observed
     waypoint: torch.Tensor  # (B, O) state `agent.waypoint_steps` ahead on the way there, its achieved goal at the end
     noise: torch.Tensor  # (B, agent.noise_dim) standard normal numbers, all the randomness of an update
     lr_scale: torch.Tensor  # () learning rate as a share of the configured one
+    taken: torch.Tensor | None = None  # (B,) actions of a chunk before the task ended; None where an action is one
 
 
 class Rollout(NamedTuple):

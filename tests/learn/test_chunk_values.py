@@ -96,7 +96,12 @@ def learned(name: str, data: Replay, length: int, n_step: int, updates: int = 60
     sampler = Sampler(spec, np.array([0]), 256, agent.noise_dim, n_step, GAMMA, 1, chunk=length)
     state = agent.init(torch.Generator().manual_seed(0))
     for step in range(updates):
-        b = unpack(sampler.draw(step, data, None, np.array([256]))[0, 0], torch.tensor(1.0 - step / updates), spec)
+        b = unpack(
+            sampler.draw(step, data, None, np.array([256]))[0, 0],
+            torch.tensor(1.0 - step / updates),
+            spec,
+            chunk=length,
+        )
         state, _ = agent.update_critic(state, b)
     chunks = 2.0 * torch.tensor(list(itertools.product((LEFT, RIGHT), repeat=length))) - 1.0
     obs = torch.eye(K).repeat_interleave(len(chunks), 0)

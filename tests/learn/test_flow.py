@@ -78,3 +78,29 @@ def test_the_critics_choose_among_the_modes() -> None:
     assert float(agent.act(state, STATES[:1], 0 * Z[:1])) == pytest.approx(MODES, abs=4 * WIDTH)
     q = [float(agent.q(state, STATES[:1], torch.full((1, 1), a))) for a in (MODES, -MODES)]
     assert q == pytest.approx([1.0, 0.0], abs=0.05)
+
+
+def test_what_was_not_done_is_not_imitated() -> None:
+    """Half of the chunks end after their first action, and any number stands for the other two."""
+    agent: Any = AGENTS["qc"](AGENTS["qc"].Config(hidden=(64, 64), lr=3e-3, alpha=1000.0, chunk=3), Spec(1, 3))
+
+    def train(taken: bool) -> Tensor:
+        rng = np.random.default_rng(0)
+        state, change = begin(agent), traced(agent.update)
+        ones, nothing = torch.ones(128, 1), torch.zeros(128)
+        for step in range(600):
+            noise = torch.from_numpy(rng.standard_normal((128, agent.noise_dim), dtype=np.float32))
+            action = torch.full((128, 3), MODES)
+            action[64:, 1:] = torch.from_numpy(rng.uniform(-1, 1, (64, 2)).astype(np.float32))
+            whole = torch.tensor(3.0).repeat(128)
+            whole[64:] = 1.0
+            b = Batch(
+                ones, action, nothing, nothing, ones, nothing, action, ones, torch.zeros(128, 0), noise,
+                torch.tensor(1.0 - step / 600), whole if taken else None,
+            )  # fmt: skip
+            state, _ = change(state, b)
+        return (agent.follow(state.flow.p, STATES, torch.cat([Z, Z.flip(0), Z.roll(500, 0)], 1)) - MODES).abs()
+
+    masked, plain = train(True), train(False)
+    assert float(masked[:, 0].mean()) < 0.05 and float(plain[:, 0].mean()) < 0.05
+    assert float(masked[:, 1:].mean()) < 0.1 < 0.3 < float(plain[:, 1:].mean())

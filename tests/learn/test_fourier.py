@@ -9,6 +9,7 @@ import torch
 from toolkit.agents import AGENTS
 from toolkit.data.replay import unpack
 from toolkit.learner import Learner
+from toolkit.nn import mlp
 from toolkit.types import Batch, Spec
 
 N = 256
@@ -31,6 +32,10 @@ def packed(made: Learner, step: int) -> tuple[torch.Tensor, Batch]:
     return rows, b
 
 
+def of_first_seed(both: Batch) -> Batch:
+    return both._replace(**{key: x[0] for key, x in both._asdict().items() if key not in ("lr_scale", "taken")})
+
+
 def error(fourier: tuple[float, ...]) -> float:
     made = learner("bc", fourier, updates=400)
     for step in range(400):
@@ -50,7 +55,7 @@ def test_an_algorithm_does_not_know_of_them(name: str) -> None:
     made, plain = learner(name, (3.0, 6.0)), AGENTS[name]
     wide = plain(plain.Config(hidden=(32, 32), lr=3e-3), Spec(12, 1, goal_dim=1))
     rows, both = packed(made, 0)
-    b = Batch(*(leaf[0] for leaf in both[:-1]), both.lr_scale)
+    b = of_first_seed(both)
     seen = {key: made.agent.features(getattr(b, key)) for key in ("obs", "next_obs", "policy_obs")}
     assert seen["obs"].shape == (N, 12) == (N, made.agent.input_dim)
     places = b.obs[:, [0, 3]]
@@ -63,6 +68,18 @@ def test_an_algorithm_does_not_know_of_them(name: str) -> None:
     torch.testing.assert_close(ours, wide.act(state, seen["obs"], zero[0]), rtol=1e-4, atol=1e-5)
     ours = made.q(b.obs.expand(2, -1, -1), b.action.expand(2, -1, -1))[0]
     torch.testing.assert_close(ours, wide.q(state, seen["obs"], b.action), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_is_judged_by_the_goal_that_the_policy_strives_for() -> None:
+    """IVL puts it into the next state, whose waves must be the same goal's."""
+    made = learner("ivl", (3.0, 6.0))
+    b, agent = of_first_seed(packed(made, 0)[1]), made.agent
+    seen = b._replace(**{key: agent.features(getattr(b, key)) for key in ("obs", "next_obs", "policy_obs")})
+    after = torch.cat([b.next_obs[:, :3], b.policy_obs[:, 3:]], 1)
+    torch.testing.assert_close(agent.aimed(seen.next_obs, seen.policy_obs), agent.features(after))
+    V = agent.init(torch.Generator().manual_seed(0)).V.p
+    values = lambda s: mlp(V, agent.features(s)).squeeze(-1).mean(0)  # noqa: E731
+    torch.testing.assert_close(agent.advantage(V, seen), values(after) - values(b.policy_obs))
 
 
 def test_without_places_there_are_none() -> None:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from toolkit.agents import AGENTS
 from toolkit.data.replay import Replay, Sampler, push
-from toolkit.nn import optimised, policy
+from toolkit.nn import mlp, optimised, policy
 from toolkit.types import Batch, Episodes, Spec
 
 SPEC = Spec(3, 2)
@@ -107,18 +107,25 @@ def test_pex_whose_old_policy_is_never_chosen_is_plain_online_learning() -> None
         own = policy(state.pi.p, b.obs).draw(b.noise[:, :2]).detach()
         assert torch.equal(agent.act(state, b.obs, b.noise), own)
         loss = agent.loss_pi(state.pi.p, state.V.p, None, state, b)[0]
-        at_own = iql.loss_pi(
-            plain.pi.p,
-            plain.V.p,
-            iql.q(plain._replace(Q=optimised(state.Q_targ)), b.obs, own),
-            plain,
-            b._replace(action=own),
-        )[0]
+        u = iql.q(plain._replace(Q=optimised(state.Q_targ)), b.obs, own) - mlp(state.V.p, b.obs).squeeze(-1)
+        weight = torch.exp(10.0 * u).clamp(max=100.0)
+        at_own = -(weight * policy(state.pi.p, b.obs).played(own, b.noise[:, :2])).mean()
         torch.testing.assert_close(loss, at_own)
         state, _ = agent.update(state, b)
         plain, _ = iql.update(plain, b)
         assert same((plain.V, plain.Q, plain.Q_targ), (state.V, state.Q, state.Q_targ))
         plain = plain._replace(pi=state.pi)
+
+
+def test_pex_does_not_drift_where_no_action_is_better() -> None:
+    """A policy that imitates its own samples, all alike, stays as it is; next to the bounds too."""
+    agent, state = choosing(5.0, temperature=1e-3, beta=0.0)
+    pi = {k: torch.zeros_like(x) for k, x in state.pi.p.items()} | {"b0": torch.tensor([2.0, 2.0, -0.5, -0.5])}
+    state = state._replace(pi=optimised(pi))
+    noise = torch.randn(100_000, 3, generator=torch.Generator().manual_seed(0))
+    b = batch(agent, 0, 1)._replace(policy_obs=torch.zeros(100_000, 3), noise=noise)
+    gradient = torch.func.grad(lambda p: agent.loss_pi(p, state.V.p, None, state, b)[0])(pi)["b0"]
+    assert gradient.abs().max() < 0.05
 
 
 def test_pex_keeps_the_old_policy_where_it_is_better() -> None:

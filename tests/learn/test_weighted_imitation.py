@@ -175,6 +175,15 @@ def regret(agent: str, episodes: Episodes, **config: Any) -> float:
     return float((((a - 0.6 * s) / 0.3) ** 2).mean())
 
 
+def test_no_more_than_the_best_share_is_kept_where_returns_are_equal() -> None:
+    kind = AGENTS["filtered_bc"]
+    agent = kind(kind.Config(by="return", top=0.1), Spec(1, 1))
+    returns = np.full(100, -300, np.float32)
+    returns[[20, 40, 60]] = -100
+    kept = np.flatnonzero(agent.keep(returns, returns > -300))
+    assert kept.tolist() == [0, 1, 2, 3, 4, 5, 6, 20, 40, 60]
+
+
 def test_weights_and_filters_beat_cloning_on_mixed_data() -> None:
     data = mixed()
     assert regret("bc", data) == pytest.approx((0.7 * 0.6 / 0.3) ** 2, rel=0.2)

@@ -23,4 +23,4 @@ def begin(agent: Agent[Any], seed: int = 0) -> Any:
 def traced(update: Update, kind: type[Batch] | type[Rollout] = Batch) -> Update:
     """The same update, which writes over the state that it is given."""
     program = Traced(lambda state, *b: update(state, kind(*b)), torch.device("cpu"), compiled=False)
-    return lambda state, b: program(state, *b)
+    return lambda state, b: program(state, *[x for x in b if x is not None])

@@ -100,6 +100,7 @@ def join(
     after = [rows[to, -A:], np.zeros((chunk - 1) * A)]
     obs, next_obs = rows[i, -O - A : -A], rows[to, -O - A : -A]
     parts = [obs, *actions, next_obs, *after, [reward, discount, rows[i, RETURN]]]
+    parts += [[min(left, chunk)]] if chunk > 1 else []
     return np.concatenate(parts).astype(np.float32)
 
 

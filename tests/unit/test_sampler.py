@@ -325,7 +325,7 @@ def test_chunks_from_a_ring_are_what_was_played(capacity: int, steps: int, chunk
     spec = widened(ring, chunk)
     sampler = Sampler(spec, np.array([5, 9]), 16, 0, chunk, 0.9, updates=1, chunk=chunk)
     batch = sampler.draw(3, None, ring, np.array([0]))
-    b = unpack(batch, torch.ones(()), spec)
+    b = unpack(batch, torch.ones(()), spec, chunk=chunk)
     for s in range(2):
         for row in range(16):
             k, i = reference_pick(ring, s, (5, 9)[s], 3, row, chunk)
@@ -342,6 +342,7 @@ def test_chunks_from_a_ring_are_what_was_played(capacity: int, steps: int, chunk
             np.testing.assert_array_equal(b.action[0, s, row, : len(wanted)], wanted)
             assert (b.discount[0, s, row] == 0) == played[-1][5]
             assert played[-1][5] or len(played) == chunk
+            assert b.taken is not None and b.taken[0, s, row] == len(played)
 
 
 def test_returns_beyond_a_time_limit_count_what_may_follow() -> None:

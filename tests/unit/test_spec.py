@@ -187,6 +187,10 @@ ALONE = """\
         ("practise.seam.mix={kind: proportional}", "practise.seam.mix: gae learns from its newest rollout alone"),
         ("clone.agent=gae", "clone.agent: gae learns from what it has just done itself, not from recordings"),
         ("practise.agent=reinforce", "practise.critic_steps: reinforce with advantage returns has no critic"),
+        (
+            "practise.agent=discrete_cql",
+            "practise.critic_steps: discrete_cql acts by its critics and has no other policy",
+        ),
         ("practise.agent=sac practise.rollout=64", "practise.rollout: sac learns from all it has done; only reinforce"),
     ],
 )

@@ -32,7 +32,8 @@ class AWAC(Agent[AWACState]):
 
     Order: Q on Q_targ and the old pi; pi on the new Q and the old pi; Q_targ. Reads: Q <- Q_targ, pi; pi <- Q, pi.
     Deviations: weights bounded and not divided by their sum over the batch, as in CORL; state-dependent standard
-    deviation, so that the policy can be handed on to SAC.
+    deviation, so that the policy can be handed on to SAC; a' and a_pi are drawn squashed (`nn.Gaussian`), nearly greedy
+    where actions are near their bounds.
     """
 
     Config = AWACConfig

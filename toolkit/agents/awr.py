@@ -29,9 +29,9 @@ class AWR(Agent[AWRState]):
     Order: V; pi on the new V. Reads: pi <- V. No target, no value of an action. A transition of an episode that is
     not over has no return yet and weighs nothing in either loss.
     Deviations: one step of each at a time; the plain return of the paper's equations where the authors' code has
-    TD(lambda); the advantage is not standardised. After a time limit
-    the worst is counted that can follow. The policy reads
-    `obs` whatever goal was drawn for it: a return belongs to the goal it was recorded with, and none other has one.
+    TD(lambda); the advantage is not standardised. After a time limit the worst is counted that can follow, or nothing
+    where the simulator's own rewards leave that unknown. The policy reads `obs` whatever goal was drawn for it: a
+    return belongs to the goal it was recorded with, and none other has one.
     """
 
     Config = AWRConfig

@@ -71,6 +71,15 @@ class Agent(ABC, Generic[State]):
         places = torch.cat([obs[..., :position], obs[..., obs.shape[-1] - goal :]], -1) if goal else obs[..., :position]
         return torch.cat([obs, *(wave(f * places) for f in self.cfg.fourier for wave in (torch.sin, torch.cos))], -1)
 
+    def aimed(self, seen: Tensor, aim: Tensor) -> Tensor:
+        """The states of `seen` with the goals of `aim`, all as the networks see them, (..., input_dim)."""
+        position, goal = self.spec.position_dim, self.spec.goal_dim
+        sizes = [self.spec.obs_dim] + [position + goal] * (2 * len(self.cfg.fourier) if position else 0)
+        pairs = zip(seen.split(sizes, -1), aim.split(sizes, -1), strict=True)
+        return torch.cat(
+            [part for s, a in pairs for part in (s[..., : s.shape[-1] - goal], a[..., a.shape[-1] - goal :])], -1
+        )
+
     @property
     def noise_dim(self) -> int:
         """Standard normal numbers that one row of an update consumes."""

@@ -74,4 +74,6 @@ class FilteredBC(BC):
         """Mask of the episodes to train on; all three arrays are (E,)."""
         if self.cfg.by == "success":
             return success
-        return returns >= np.quantile(returns, 1.0 - self.cfg.top)
+        mask = np.zeros(len(returns), np.bool_)  # of equals the earlier ones: a bound would keep all failures of a kind
+        mask[np.argsort(-returns, kind="stable")[: max(1, round(self.cfg.top * len(returns)))]] = True
+        return mask

@@ -82,8 +82,12 @@ class FQL(Agent[FQLState]):
         z = b.noise[:, A : 2 * A]
         t = torch.special.ndtr(b.noise[:, 3 * A :])  # a standard normal through its distribution function is uniform
         v = velocity(p, b.policy_obs, torch.lerp(z, b.action, t), t)
-        loss = ((v - (b.action - z)) ** 2).mean()
+        loss = (self.imitated(b) * (v - (b.action - z)) ** 2).mean()
         return loss, {"loss/flow": loss.detach()}
+
+    def imitated(self, b: Batch) -> Tensor | float:
+        """Weights of the recorded numbers that the flow imitates, to multiply (B, A) with."""
+        return 1.0
 
     def loss_mu(self, p: Params, flow: Params, st: FQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Stay where the flow leads from the same noise, and climb the critics."""

@@ -34,7 +34,7 @@ class HIQL(Agent[HIQLState]):
     The waypoint w is the state `waypoint_steps` ahead on the way to the policy's goal g, w_goal what it achieved;
     weights are cut at `weight_max`. L_V has its own, drawn goal g.
 
-    Order: V on V_targ; high and low on the new V; V_targ. Reads: V <- V_targ; high <- V; low <- V.
+    Order: V on V_targ; V_targ; high and low on the new V. Reads: V <- V_targ; high <- V; low <- V.
     Acting: a = low(s, high(s, g)). With noise only the lower level explores.
     Deviations: the upper level proposes the waypoint's goal itself and not a learned representation of it, since a
     goal is a few numbers here; it has no standard deviation (the authors' is 1). The lower level's depends on the
@@ -72,13 +72,19 @@ class HIQL(Agent[HIQLState]):
 
     def update(self, st: HIQLState, b: Batch) -> tuple[HIQLState, Metrics]:
         """V, both levels of the policy, the target."""
+        st, m_V = self.update_critic(st, b)
         lr = self.cfg.lr * b.lr_scale
+        high, m_high = st.high.descend(lambda p: self.loss_high(p, st.V.p, b), lr)
+        low, m_low = st.low.descend(lambda p: self.loss_low(p, st.V.p, b), lr)
+        return st._replace(low=low, high=high), m_V | m_high | m_low
+
+    def update_critic(self, st: HIQLState, b: Batch) -> tuple[HIQLState, Metrics]:
+        """V and target."""
         there, here = self._values(st.V_targ, b.next_obs), self._values(st.V_targ, b.obs)  # (2, B)
         u = b.reward + b.discount * there.amin(0) - here.mean(0)
-        V, m_V = st.V.descend(lambda p: self.loss_V(p, b.reward + b.discount * there, u, b), lr)
-        high, m_high = st.high.descend(lambda p: self.loss_high(p, V.p, b), lr)
-        low, m_low = st.low.descend(lambda p: self.loss_low(p, V.p, b), lr)
-        return HIQLState(V, low, high, polyak(st.V_targ, V.p, self.cfg.polyak)), m_V | m_high | m_low
+        y = b.reward + b.discount * there
+        V, metrics = st.V.descend(lambda p: self.loss_V(p, y, u, b), self.cfg.lr * b.lr_scale)
+        return st._replace(V=V, V_targ=polyak(st.V_targ, V.p, self.cfg.polyak)), metrics
 
     def loss_V(self, p: Params, q: Tensor, u: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
         """Expectile regression without actions: the targets' advantage `u` gives the weight."""

@@ -70,11 +70,9 @@ class IVL(Agent[IVLState]):
 
     def advantage(self, V: Params, b: Batch) -> Tensor:
         """How much better the state after is than the one before, (B,)."""
-        G = self.spec.goal_dim
-        if not G:
+        if not self.spec.goal_dim:
             return b.reward + b.discount * _values(V, b.next_obs).mean(0) - _values(V, b.obs).mean(0)
-        after = torch.cat([b.next_obs[..., :-G], b.policy_obs[..., -G:]], -1)
-        return _values(V, after).mean(0) - _values(V, b.policy_obs).mean(0)
+        return _values(V, self.aimed(b.next_obs, b.policy_obs)).mean(0) - _values(V, b.policy_obs).mean(0)
 
     def act(self, st: IVLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Squashed normal sample; greedy with zero noise."""

@@ -29,6 +29,8 @@ class PEX(IQL):
     a     = greedy action of pi_old or sample of pi, chosen by softmax(Q(s, .) / temperature)    eq. 4
     L_V, L_Q: IQL's
     L_pi  = -E min(exp(beta u), weight_max) log pi(a | s),   u = min Q_targ(s, a) - V(s), a chosen as above
+    log pi is the density of the squashed normal that the samples come from: under another one, as IQL has it for
+    recorded actions, a policy that imitates its own samples drifts to 0 and stops exploring.
 
     Order: IQL's. Reads: V <- Q_targ; pi <- Q_targ, V, and Q, pi, pi_old for its actions; Q <- V at s'.
     Deviations: IQL's; without noise both propose their greedy action and the larger Q decides, where the authors
@@ -59,22 +61,23 @@ class PEX(IQL):
 
     def loss_pi(self, p: Params, V: Params, q: Tensor, st: PEXState, b: Batch) -> tuple[Tensor, Metrics]:  # type: ignore[override]
         """Regression on the actions that would be taken, weighted by their advantage."""
-        a, old = self._choose(st, b.policy_obs, b.noise)
+        before, old = self._choose(st, b.policy_obs, b.noise)
+        a = torch.tanh(before)
         u = q_values(st.Q_targ, b.policy_obs, a).amin(0) - mlp(V, b.policy_obs).squeeze(-1)
         weight = torch.exp(self.cfg.beta * u).clamp(max=self.cfg.weight_max)
-        log_prob = policy(p, b.policy_obs).log_prob(a)
+        log_prob = policy(p, b.policy_obs).squashed_log_prob(before)
         loss = -(weight * log_prob).mean()
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach(), "old_share": old.float().mean()}
 
     def act(self, st: PEXState, obs: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
         """The chosen one of two proposals; zero noise takes the greedy one with the larger Q."""
-        return self._choose(st, obs, noise)[0]
+        return torch.tanh(self._choose(st, obs, noise)[0])
 
     def _choose(self, st: PEXState, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions (..., A) and whether they are the old policy's, (...)."""
-        old, new = policy(st.pi_old.p, obs).mode, policy(st.pi.p, obs).draw(noise[..., :-1])
+        """Actions before the squashing, (..., A), and whether they are the old policy's, (...)."""
+        old, new = policy(st.pi_old.p, obs).mean, policy(st.pi.p, obs).unsquashed(noise[..., :-1])
         s = obs.unsqueeze(-3)
-        q_old, q_new = (q_values(st.Q.p, s, a.unsqueeze(-3)).amin(-2) for a in (old, new))
+        q_old, q_new = (q_values(st.Q.p, s, torch.tanh(u).unsqueeze(-3)).amin(-2) for u in (old, new))
         # a standard normal made logistic: the difference passes it as often as the softmax says
         z = noise[..., -1]
         logistic = torch.log(torch.special.ndtr(z)) - torch.log(torch.special.ndtr(-z))

@@ -64,7 +64,9 @@ class PolicyGradient(Agent[State]):
     Reads: pi <- V or Q; V <- V at s'; Q <- Q and pi at s'.
     Ends: nothing follows `terminated`. With a critic, a time limit and the end of the rollout are worth V(s') of what
     truly followed. Without one, a time limit ends the return, and steps whose episode ends after the rollout are left
-    out: their return is not known. Rollouts must be as long as the longest episode then.
+    out: their return is not known. Rollouts must be as long as the longest episode then. Since it is the long episodes
+    that are cut off there, what ends soon counts for more than its share: the gradient is exact only where rollouts end
+    with their episodes.
     Deviations: gamma^t before the gradient of step t is left out, as everywhere; b and the normalisation see the row
     itself, which shrinks the gradient by one part in the number of rows; the value of states is fitted to lambda
     returns and not to whole returns as in arXiv:1506.02438, one Adam step after another instead of a trust region.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from toolkit.agents.configs import QCConfig, QCSACConfig
 from toolkit.agents.fql import FQL
 from toolkit.agents.sac import SAC
+from toolkit.types import Batch
 
 
 class QC(FQL):
@@ -17,9 +21,11 @@ class QC(FQL):
     The critics know all h actions that the rewards came from, so that the sum is right whoever acted; in an n-step
     return only the first is the critic's, the others are the recording's. A flow keeps the chunks coherent.
 
-    Order, reads: FQL's. Deviations: FQL's; a chunk in which the task ends is learned from, with recorded actions from
-    elsewhere for those that were not taken (weight 0 in the authors' code, which makes the rest worth too much); one in
-    which a recording stops is not drawn, where the authors' flow learns its first actions.
+    The flow learns those actions of a chunk that were taken before the task ended.
+
+    Order, reads: FQL's. Deviations: FQL's; the critics learn from a chunk in which the task ends too, with recorded
+    actions from elsewhere for those that were not taken (weight 0 in the authors' code, which makes the rest worth too
+    much); one in which a recording stops is not drawn, where the authors' flow learns its first actions.
     """
 
     Config = QCConfig
@@ -29,6 +35,13 @@ class QC(FQL):
     @property
     def chunk(self) -> int:
         return self.cfg.chunk
+
+    def imitated(self, b: Batch) -> Tensor | float:
+        """1 where an action was taken, 0 behind the end of the task."""
+        if b.taken is None:
+            return 1.0
+        place = torch.arange(self.spec.action_dim, device=b.action.device) // (self.spec.action_dim // self.chunk)
+        return (place < b.taken[:, None]).to(b.action.dtype)
 
 
 class QCSAC(SAC):

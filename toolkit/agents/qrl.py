@@ -33,7 +33,7 @@ class QRL(Agent[QRLState]):
     d(s, s') = iqe(phi(s), phi(s')),  d(s, g) = iqe(phi(s), psi(g)): the triangle inequality holds by construction
     L_T  = E (iqe(x', phi(s')) + iqe(phi(s'), x')) / 2,  x' = phi(s) + T(phi(s), a)
     L_pi = E d / |d| - alpha log pi(a | s, g),  d = iqe(phi(s) + T(phi(s), pi(s, g)), psi(g))      ("ddpgbc" of IQL)
-    softened: -softplus(5 - 5 d / far) far / 5, which is d itself well below `far` and flat beyond it.
+    softened: -softplus(5 - 5 d / far) far / 5, which is d - far well below `far` and flat beyond it.
 
     Order: phi and psi; lambda; T on the new d; pi on both. Reads: d <- lambda; T <- d; pi <- d, T. No target networks.
     Deviations: a goal is not a state here but what states achieve. It is a node of its own, and a step from a
@@ -67,14 +67,19 @@ class QRL(Agent[QRLState]):
 
     def update(self, st: QRLState, b: Batch) -> tuple[QRLState, Metrics]:
         """Distances, multiplier, model, policy."""
+        st, metrics = self.update_critic(st, b)
+        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, st.d.p, st.T.p, b), self.cfg.lr * b.lr_scale)
+        return st._replace(pi=pi), metrics | m_pi
+
+    def update_critic(self, st: QRLState, b: Batch) -> tuple[QRLState, Metrics]:
+        """Distances, multiplier, model."""
         lr = self.cfg.lr * b.lr_scale
         d, m_d = st.d.descend(lambda p: self.loss_d(p, st, b), lr)
         log_lambda, m_lambda = st.log_lambda.descend(
             lambda p: self.loss_lambda(p, m_d["excess"]), self.cfg.lr_lambda * b.lr_scale
         )
         T, m_T = st.T.descend(lambda p: self.loss_T(p, d.p, b), lr)
-        pi, m_pi = st.pi.descend(lambda p: self.loss_pi(p, d.p, T.p, b), lr)
-        return QRLState(d, log_lambda, T, pi), m_d | m_lambda | m_T | m_pi
+        return QRLState(d, log_lambda, T, st.pi), m_d | m_lambda | m_T
 
     def loss_d(self, p: Params, st: QRLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Push states and goals apart, hold steps at 1."""

@@ -36,7 +36,8 @@ class SAC(Agent[SACState]):
     Options of later work: `members` critics with the target's minimum over a random `subset` (arXiv:2101.05982),
     LayerNorm, the actor on the mean of the critics, no entropy in the target.
     With goals drawn anew it is SAC with hindsight replay (HER, arXiv:1707.01495); L_pi is for the policy's goal.
-    Deviations: the temperature's loss is on log_alpha, as in the authors' later code.
+    Deviations: the temperature's loss is on log_alpha, as in the authors' later code. With n-step rewards the entropy
+    of the steps between is not counted: take `entropy_backup: false` there.
     """
 
     Config = SACConfig

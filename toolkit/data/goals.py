@@ -179,12 +179,14 @@ def fill_goals(
                         flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
                     )
                     write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
+                    if chunk > 1:
+                        to[y + 2 * wide + 3] = chunk
                     for g in range(G):
                         normal = (goal[g] - mean[g]) / std[g]
                         to[y + O - G + g] = to[y + wide + O - G + g] = normal
             if shown > 0:
                 _fill_ahead(
                     to, (u * S + s) * B * WO, flat, rows.shape, size, chosen, begin[u, s], end[u, s], key, O, WO,
-                    policy, apart, waypoint, mean, std, 2 * wide + 3,
+                    policy, apart, waypoint, mean, std, 2 * wide + 3 + (chunk > 1),
                 )  # fmt: skip
     return missing

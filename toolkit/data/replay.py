@@ -191,7 +191,8 @@ class Sampler:
     rows are drawn that so many transitions follow in their episode, each as likely as any other, whatever its place in
     the chunk that was played. `n_step` is then the chunk's length, so that the value after it is that of the next look.
     Where the task ends sooner the row is drawn too, with random recorded actions for those that were not taken: zeros
-    would tell what was to happen, and to leave out what ended makes the values of the rest too high. With goals drawn
+    would tell what was to happen, and to leave out what ended makes the values of the rest too high; `taken` says how
+    many were, for who imitates. With goals drawn
     anew the end is another goal's, and only whole chunks are drawn.
 
     `mc_return` is the recorded return, which knows nothing of goals drawn anew; in a ring it is `NO_RETURN` until the
@@ -217,7 +218,7 @@ class Sampler:
         self.spec, self.seeds, self.n_step, self.gamma = spec, seeds, n_step, gamma
         self.batch_size, self.noise_dim, self.relabel, self.normalizer = batch_size, noise_dim, relabel, normalizer
         self.chunk, self.waypoint = chunk, waypoint
-        ahead = spec.goal_dim + (spec.obs_dim if waypoint else 0)
+        ahead = (chunk > 1) + spec.goal_dim + (spec.obs_dim if waypoint else 0)
         self.noise_column = 2 * (spec.obs_dim + spec.action_dim) + 3 + ahead
         width = self.noise_column + noise_dim
         self.packed = torch.zeros((updates, len(seeds), batch_size, width), dtype=torch.float32)
@@ -279,12 +280,15 @@ def push(
     )  # fmt: skip
 
 
-def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec, waypoint: bool = False) -> Batch:
+def unpack(packed: torch.Tensor, lr_scale: torch.Tensor, spec: Spec, waypoint: bool = False, chunk: int = 1) -> Batch:
     """Name the columns of packed batches (..., B, W)."""
     O, A, G = spec.obs_dim, spec.action_dim, spec.goal_dim
-    widths = [O, A, O, A, 1, 1, 1, G, O * waypoint]
+    widths = [O, A, O, A, 1, 1, 1, int(chunk > 1), G, O * waypoint]
     parts = packed.split([*widths, packed.shape[-1] - sum(widths)], -1)
-    obs, action, next_obs, next_action, *scalars, goal, ahead, noise = parts
-    reward, discount, mc_return = (x.squeeze(-1) for x in scalars)
+    obs, action, next_obs, next_action, reward, discount, mc_return, taken, goal, ahead, noise = parts
+    reward, discount, mc_return = (x.squeeze(-1) for x in (reward, discount, mc_return))
     policy_obs = torch.cat([obs[..., : O - G], goal], -1) if G else obs
-    return Batch(obs, action, reward, discount, next_obs, mc_return, next_action, policy_obs, ahead, noise, lr_scale)
+    return Batch(
+        obs, action, reward, discount, next_obs, mc_return, next_action, policy_obs, ahead, noise, lr_scale,
+        taken.squeeze(-1) if chunk > 1 else None,
+    )  # fmt: skip

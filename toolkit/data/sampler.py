@@ -153,8 +153,8 @@ def fill_steps(
     last G numbers of its observation.
 
     Only rows are drawn that `chunk` transitions follow in the same episode, or fewer of which the last ends the task:
-    nothing depends on the actions after it, and those of random rows stand for them. Returns how many places of the
-    batches found none.
+    nothing depends on the actions after it, and those of random rows stand for them. Where `chunk` is above 1 the
+    number of those that were taken is a fourth scalar. Returns how many places of the batches found none.
     """
     U, S, B, WO = out.shape
     K, capacity, W = rows.shape
@@ -178,12 +178,16 @@ def fill_steps(
                     y = ((u * S + s) * B + b) * WO
                     write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
                     ahead = np.int64(flat[(k * capacity + i) * W + LEFT])
-                    for j in range(ahead if ahead > 0 else chunk, chunk):
+                    taken = ahead if 0 < ahead < chunk else chunk
+                    for j in range(taken, chunk):
                         k, i = pick(key, b, _TAIL + j, size, first, count)
                         i -= flat[(k * capacity + i) * W + LEFT] == FINAL  # which carries no action
                         i += capacity * (i < 0)
                         copy(to, y + O + j * A, flat, (k * capacity + i) * W + W - A, A)
-                    copy(to, y + 2 * (O + chunk * A) + 3, to, y + O - G, G)
+                    goal = y + 2 * (O + chunk * A) + 3 + (chunk > 1)
+                    if chunk > 1:
+                        to[goal - 1] = taken
+                    copy(to, goal, to, y + O - G, G)
     return missing
 
 

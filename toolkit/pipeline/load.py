@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from toolkit import catalog
 from toolkit.agents import CONFIGS
-from toolkit.agents.configs import AgentConfig, GoalConfig, PolicyGradientConfig
+from toolkit.agents.configs import AgentConfig, DiscreteCQLConfig, GoalConfig, PolicyGradientConfig
 from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -131,6 +131,8 @@ def _agent(keys: Keys, stage: TrainingStage, recorded: bool) -> Iterator[Problem
     if stage.agent in CONFIGS:
         yield from _chunks(keys, stage, getattr(config, "chunk", 1))
         yield from _rollouts(keys, stage, config, recorded)
+        if isinstance(stage, OnlineStage) and stage.critic_steps:
+            yield from _critics_first(keys, stage.agent, config)
 
 
 def _settings(keys: Keys, agent: str, config: Any) -> tuple[AgentConfig | None, list[Problem]]:
@@ -179,8 +181,14 @@ def _rollouts(keys: Keys, stage: TrainingStage, config: AgentConfig | None, reco
         yield Problem((*keys, *inner), f"{agent} learns from its newest rollout alone and makes nothing of it; remove")
     if recorded and stage.seam.data == "keep":
         yield Problem((*keys, "seam", "data"), f"{agent} learns from its newest rollout alone; expected drop")
-    if isinstance(config, PolicyGradientConfig) and config.whole_episodes and stage.critic_steps:
+
+
+def _critics_first(keys: Keys, agent: str, config: AgentConfig | None) -> Iterator[Problem]:
+    """Critics can learn while the policy stays as it is where there are both."""
+    if isinstance(config, PolicyGradientConfig) and config.whole_episodes:
         yield Problem((*keys, "critic_steps"), f"{agent} with advantage {config.advantage} has no critic; remove")
+    if isinstance(config, DiscreteCQLConfig):
+        yield Problem((*keys, "critic_steps"), f"{agent} acts by its critics and has no other policy; remove")
 
 
 def _one_recording(keys: Keys, stage: StitchStage, known: Mapping[str, Any]) -> Iterator[Problem]:

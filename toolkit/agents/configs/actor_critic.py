@@ -141,7 +141,9 @@ class CQLConfig(SACConfig):
 
 
 class CalQLConfig(CQLConfig):
-    """Defaults of the authors' code, without the Lagrange multiplier unless `gap` is set."""
+    """Defaults of the authors' code, except `hidden` (four layers for the critics there) and the Lagrange multiplier,
+    which is there where `gap` is set.
+    """
 
     max_backup: bool = True
     """Whether the target takes the best of `samples` next actions instead of one."""

@@ -35,7 +35,7 @@ class AWRConfig(AgentConfig):
 
 
 class AWACConfig(AWRConfig):
-    """Defaults of CORL; in its fine-tuning on AntMaze and Adroit `beta` is 10."""
+    """Defaults of CORL, except `hidden` (three layers there); in its fine-tuning on AntMaze and Adroit `beta` is 10."""
 
     weight_max: PositiveFloat = 100.0
     """Bound of an action's weight."""
@@ -48,7 +48,7 @@ class AWACConfig(AWRConfig):
 
 
 class IVLConfig(AWRConfig):
-    """Defaults of OGBench's GCIVL."""
+    """Defaults of OGBench's GCIVL, except `hidden` (three layers of 512 there)."""
 
     expectile: Annotated[float, Field(gt=0, lt=1)] = 0.9
     """Asymmetry of V: 0.5 is the mean over the data, towards 1 the best of it."""
@@ -87,7 +87,7 @@ class IQLConfig(ExpectileConfig):
     extraction: Literal["awr", "ddpgbc"] = "awr"
     """How the policy follows from the critics: weighted imitation, or their gradient beside imitation."""
     alpha: NonNegativeFloat = 0.1
-    """Weight of imitation ("ddpgbc")."""
+    """Weight of imitation ("ddpgbc"), whose pull is alpha / std^2: OGBench's numbers are for a std fixed at 1."""
 
 
 class PEXConfig(ExpectileConfig):
