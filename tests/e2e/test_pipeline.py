@@ -26,6 +26,7 @@ from toolkit.pipeline.ope import rank_runs
 from toolkit.pipeline.ope import table as ranking
 from toolkit.pipeline.runner import run_pipeline
 from toolkit.pipeline.stitch import stitch_runs
+from toolkit.pipeline.summary import versions
 from toolkit.policy import load_policy
 from toolkit.types import Json, ToolkitError
 
@@ -215,6 +216,21 @@ def test_stopped_in_an_evaluation_it_plays_that_one_first(
     assert meta["step"] == 100
     run_pipeline(pipeline, out=copy, progress="none")
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
+
+
+def test_what_other_software_resumes_is_said_to_differ(
+    pipeline: Path, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy / "stages" / "finetune")
+    with monkeypatch.context() as patch:
+        patch.setattr("toolkit.pipeline.watch.evaluate", asked_to_stop(evaluate))
+        patch.setattr("toolkit.pipeline.watch.versions", lambda: versions() | {"torch": "2.10.0"})
+        with pytest.raises(SystemExit):
+            run_pipeline(pipeline, out=copy, progress="none")
+    capsys.readouterr()
+    run_pipeline(pipeline, out=copy, progress="plain")
+    said = "".join(capsys.readouterr())
+    assert f"the same last bits as without the stop; it began with torch 2.10.0, now {versions()['torch']}\n" in said
 
 
 def test_another_agent_brings_its_own_settings(pipeline: Path, tmp_path: Path) -> None:

@@ -220,6 +220,10 @@ def _go_on(learner: Learner, watch: Watch, found: Found | None) -> int:
     if meta["threads"] != torch.get_num_threads():  # another number of threads, other last bits
         torch.set_num_threads(meta["threads"])
         watch.context.console.note(f"{watch.name}: goes on with {meta['threads']} threads, as it began")
+    began, now = meta["computed_by"], watch.computed_by
+    if changed := [f"{name} {began.get(name)}, now {now[name]}" for name in now if began.get(name) != now[name]]:
+        text = f"{watch.name}: goes on, but not to the same last bits as without the stop; it began with "
+        watch.context.console.note(text + "; ".join(changed))
     learner.state = restore_state(tensors, learner.agent, len(learner.seeds), learner.device)
     step = int(meta["step"])
     if meta["evaluation_due"]:

@@ -20,6 +20,7 @@ from toolkit.pipeline.folder import Refused
 from toolkit.pipeline.guard import Guard
 from toolkit.pipeline.material import Material, sample
 from toolkit.pipeline.pictures import write_routes
+from toolkit.pipeline.summary import versions
 from toolkit.policy import describe, policy_tensors
 from toolkit.train import Saved, Values
 from toolkit.types import FloatArray, Json
@@ -65,6 +66,7 @@ class Watch:
         self.guard = guard
         self.material = material
         card, folder = context.plan.card, context.folder
+        self.computed_by = _computed_by(learner)
         self.policy = describe(agent_name, learner.agent, card, learner.seeds, material.far_starts)
         resumed = resumed or {"result": None, "metrics_offset": 0, "step": None}
         self.result: Json | None = resumed["result"]
@@ -198,12 +200,18 @@ class Watch:
             "result": self.result,
             "evaluation_due": pending,
             "threads": torch.get_num_threads(),
+            "computed_by": self.computed_by,
             "guard": guard,
             **meta,
         }
         checkpoint.save(self.context.checkpoint(self.name), flat | kept, meta)
         self.context.folder.elapsed(self.name, self.wall_s)
         self.saved_at = time.monotonic()
+
+
+def _computed_by(learner: Learner) -> Json:
+    """What the last bits of a run depend on beside the number of threads."""
+    return {"device": learner.device.type, "precision": str(learner.dtype), "compiled": learner.compiled, **versions()}
 
 
 def greedy(learner: Learner, obs: FloatArray) -> FloatArray:
