@@ -34,9 +34,21 @@ task: pointmaze-medium
 seeds: {seeds}
 stages:
   collect: {{kind: collect, recipe: stitch}}
-  clone: {{kind: offline, agent: {{name: bc}}, updates: 5000}}
-  pretrain: {{kind: offline, agent: {{name: iql, expectile: 0.7, beta: 5.0}}, updates: 5000}}
-  finetune: {{kind: online, agent: {{name: sac}}, from: pretrain, env_steps: 20000}}
+  clone: {{kind: offline, agent: bc, updates: 5000, eval_episodes: 20, final_episodes: 100}}
+  pretrain:
+    kind: offline
+    agent: iql
+    config: {{expectile: 0.7, beta: 5.0}}
+    updates: 5000
+    eval_episodes: 20
+    final_episodes: 100
+  finetune:
+    kind: online
+    agent: sac
+    start: pretrain
+    env_steps: 20000
+    eval_episodes: 20
+    final_episodes: 100
   evaluate: {{kind: evaluate, episodes: 100, starts: far}}
 """
 
@@ -124,7 +136,13 @@ def write_run(folder: Path, name: str = "offline2online", seeds: int = 3, pieces
         "collect": {"kind": "collect", "wall_s": 9.3},
         "clone": {"kind": "offline", "agent": "bc", "wall_s": 31.0, "success": success(rng, 0.27, seeds)},
         "pretrain": {"kind": "offline", "agent": "iql", "wall_s": 148.5, "success": success(rng, 0.94, seeds)},
-        "finetune": {"kind": "online", "agent": "sac", "wall_s": 236.0, "success": success(rng, 0.985, seeds)},
+        "finetune": {
+            "kind": "online",
+            "agent": "sac",
+            "start": "pretrain",
+            "wall_s": 236.0,
+            "success": success(rng, 0.985, seeds),
+        },
         "evaluate": {"kind": "evaluate", "wall_s": 21.7, "success": success(rng, 0.99, seeds)},
     }
     for stage, ratio in (("clone", 1.31), ("pretrain", 1.17), ("finetune", 1.12), ("evaluate", 1.11)):
@@ -133,7 +151,10 @@ def write_run(folder: Path, name: str = "offline2online", seeds: int = 3, pieces
         (folder / "stages" / stage).mkdir(parents=True)
     fall = {"step": 1000, "seed": 1, "success": 0.62, "best": 0.96, "best_step": 0, "lr_policy": 0.2, "offline": 0.75}
     stages["finetune"]["guard"] = [fall]
-    baselines = {"bc": {"success": stages["clone"]["success"]}, "fbc": {"success": success(rng, 0.51, seeds)}}
+    baselines = {
+        "bc": {"stage": "clone", "success": stages["clone"]["success"]},
+        "fbc": {"stage": "filtered", "success": success(rng, 0.51, seeds)},
+    }
     switch = {"dip": 0.043, "recovery_env_steps": 1500, "regret": 0.031, "before": stages["pretrain"]["success"]["iqm"]}
     summary = {
         "name": name,

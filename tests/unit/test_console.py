@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -12,10 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from toolkit.console import Console, before_and_after, duration, number, printable, rate
+from toolkit.console.words import result_rows
+from toolkit.types import Json
 
 SUMMARY = {
     "stages": {
@@ -29,10 +33,11 @@ SUMMARY = {
         "finetune": {
             "kind": "online",
             "agent": "sac",
+            "start": "pretrain",
             "success": {"iqm": 0.99, "ci95": [0.98, 1.0], "per_seed": [1.0, 0.98, 0.99]},
         },
     },
-    "baselines": {"bc": {"success": {"iqm": 0.25, "ci95": [0.2, 0.3], "per_seed": [0.25]}}},
+    "baselines": {"bc": {"stage": "clone", "success": {"iqm": 0.25, "ci95": [0.2, 0.3], "per_seed": [0.25]}}},
 }
 
 
@@ -272,5 +277,44 @@ def test_before_and_after() -> None:
     offline = SUMMARY | {"stages": {k: v for k, v in SUMMARY["stages"].items() if k != "finetune"}}
     assert before_and_after(offline) == (None, "pretrain")  # clone is a baseline
     assert before_and_after({"stages": offline["stages"]}) == (None, None)  # two agents side by side
-    unfinished = {"stages": SUMMARY["stages"] | {"finetune": {"kind": "online"}}}
+    unfinished = {"stages": SUMMARY["stages"] | {"finetune": {"kind": "online", "start": "pretrain"}}}
     assert before_and_after(unfinished) == ("pretrain", None)
+
+
+def entry(kind: str, **fields: Any) -> Json:
+    return {"kind": kind, "success": {"iqm": 0.5, "ci95": [0.4, 0.6], "per_seed": [0.5]}} | fields
+
+
+def test_a_baseline_is_a_stage_and_not_an_agent() -> None:
+    stages = {
+        "calql_alpha1": entry("offline", agent="calql"),
+        "pretrain": entry("offline", agent="calql"),
+        "finetune": entry("online", agent="calql", start="pretrain"),
+    }
+    summary = {"stages": stages, "baselines": {"calql": stages["calql_alpha1"] | {"stage": "calql_alpha1"}}}
+    assert before_and_after(summary) == ("pretrain", "finetune")
+    labels = [label for label, _, _ in result_rows(summary)]
+    assert labels == ["calql (baseline)", "pretrain (before)", "finetune (after)"]
+
+
+def test_before_is_what_went_online() -> None:
+    bc, iql = entry("offline", agent="bc"), entry("offline", agent="iql")
+    scratch, going_on = entry("online", agent="rlpd"), entry("online", agent="sac", start="iql")
+    assert before_and_after({"stages": {"bc": bc, "rlpd": scratch}}) == (None, "rlpd")
+    assert before_and_after({"stages": {"rlpd": scratch, "iql": iql, "sac": going_on}}) == ("iql", "sac")
+    assert before_and_after({"stages": {"iql": iql, "bc": bc, "sac": going_on}}) == ("iql", "sac")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("locomotion", ("pretrain", "evaluate")),
+        ("offline2online", ("pretrain", "evaluate")),
+        ("fetch", ("bc", "evaluate")),
+        ("stitching", ("iql", "finetune")),
+        ("overestimation", (None, None)),
+    ],
+)
+def test_before_and_after_of_measured_runs(name: str, expected: tuple[str | None, str | None]) -> None:
+    file = Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.json"
+    assert before_and_after(json.loads(file.read_text())) == expected

@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 from report_fixture import write_run
 
+from toolkit import strict_yaml
 from toolkit.log import MetricsLog
-from toolkit.report import write_report
+from toolkit.pipeline.seam import switch_summary
+from toolkit.report import figures, write_report
 from toolkit.report.chart import Curve, curve_figure
 from toolkit.report.maze_picture import _simplified
 from toolkit.report.run import read_run
 from toolkit.report.svg import Axis, area, line, tag, tick_label, value_axis
+from toolkit.stats import seed_ci, success_ci
 from toolkit.types import ToolkitError
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -112,7 +115,7 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
         "Route over shortest, online",
         "The first steps online",
         "The guard stepped in",
-        "Q and truth through the switch",
+        "Q and truth in the first steps online",
         "Recorded share",
         "Distance to the data",
         "Q and truth, pretrain",
@@ -133,6 +136,7 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
         "Before going online 0.93 after pretrain",
         "Route 1.11 ×",
         "Time 7:29 1.8 GiB",
+        "Before 0.93 success of what went online, interquartile mean over seeds",
         "Dip 0.04 deepest fall of success below that, evaluated every 500 steps",
         "Back after 1,500 environment steps",
         "step 1,000: seed 1 had fallen to 0.62 and went back to step 0 (0.96)",
@@ -256,7 +260,7 @@ def test_a_run_without_success_speaks_of_returns(run: Path) -> None:
     assert "maze" not in page.sections and "switch" in page.sections
     text = " ".join(page.text.split())
     assert "Return at the end, stage evaluate −99" in text
-    assert "Before −75.0 return of the policy that went online Dip 12.5 deepest fall of return below that" in text
+    assert "Before −75.0 return of what went online, interquartile mean over seeds Dip 12.5" in text
     assert "Regret 30.0 mean of what return is lacking to that over all evaluations online" in text
     assert "Return at every evaluation after the switch" in text
     assert "Success" not in text
@@ -270,6 +274,52 @@ def test_the_switch_is_that_of_the_stage_that_goes_on(run: Path) -> None:
     for going_on in (replace(online, start="pretrain"), replace(online, name="twice", start="pretrain")):
         assert replace(found, stages=[scratch, online, going_on]).switched == [going_on]
     assert replace(found, stages=[scratch]).switched == [scratch] and not replace(found, stages=[]).switched
+
+
+def test_a_stage_from_scratch_is_no_switch(run: Path) -> None:
+    plan = strict_yaml.parse((run / "pipeline.yaml").read_text(), "").value
+    del plan["stages"]["finetune"]["start"]
+    (run / "pipeline.yaml").write_text(strict_yaml.render(plan))
+    edit(run / "summary.json", lambda summary: summary["stages"]["finetune"].pop("start"))
+    edit(run / "summary.json", lambda summary: summary.update(switch={}, baselines={}))
+    found = read_run(run)
+    assert found.before is None and found.after is not None and found.after.name == "evaluate"
+    assert 'class="regret"' not in write_report(run).read_text()
+    text = " ".join(page_of(run).text.split())
+    for words in ("Before going online", "before the switch", "after the switch", "falls short"):
+        assert words not in text, words
+    assert "Success at every evaluation: thick the interquartile mean" in text
+
+
+def test_the_picture_of_the_switch_shades_what_its_numbers_say(run: Path) -> None:
+    """Of five seeds one collapses: neither is it in the numbers, nor shaded, but its line is there."""
+    with MetricsLog(run / "stages" / "finetune" / "metrics.jsonl") as log:
+        for step in (0, 500, 1000):
+            log.write("online", step, {"eval/success": [1.0, 1.0, 1.0, 1.0, 0.2]})
+    edit(run / "summary.json", lambda summary: summary.update(switch=switch_summary(read_run(run).switched[0].rows)))
+    found = read_run(run)
+    assert (found.switch["before"], found.switch["dip"], found.switch["regret"]) == (1.0, 0.0, 0.0)
+    figure = figures.switch_figure(found)
+    assert figure is not None
+    shaded = re.search(r'class="regret" d="([^"]*)"', figure.svg)
+    assert shaded is not None
+    assert len(set(re.findall(r"[ML]\S+ ([\d.]+)", shaded[1]))) == 1, "a flat line"
+    assert figure.svg.count('class="seed') == 5
+
+
+def test_a_baseline_of_the_main_agent_hides_nothing(run: Path) -> None:
+    edit(run / "summary.json", lambda summary: summary["stages"]["clone"].update(agent="iql"))
+    edit(run / "summary.json", lambda summary: summary.update(baselines={"iql": summary["baselines"]["bc"]}))
+    found = read_run(run)
+    assert found.before is not None and found.before.name == "pretrain"
+    figure = figures.score_figure(found)
+    assert figure is not None
+    assert re.findall(r"[;:] (.*?) [\d.]+(?=[;\"])", figure.svg.split(">")[0]) == [
+        "iql (baseline)",
+        "pretrain",
+        "finetune",
+        "evaluate",
+    ]
 
 
 def test_success_in_each_task_of_the_card(run: Path) -> None:
@@ -358,6 +408,7 @@ def test_axes_have_round_ticks_inside() -> None:
     assert 4 <= len(bent.ticks()) <= 8
     assert np.all(np.diff(bent(np.array([-50.0, 0.0, 10.0, 1e6]))) < 0)  # upwards on the page
     assert [tick_label(v) for v in (0.25, 0, 500, 5000, 2.5e6, -1e4)] == ["0.25", "0", "500", "5k", "2.5M", "-10k"]
+    assert tick_label(math.nan) == "–"
 
 
 def test_paths_break_at_missing_values() -> None:
@@ -376,17 +427,37 @@ def test_elements_escape_everything() -> None:
 def test_curves_summarise_seeds() -> None:
     values = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, np.nan]])
     curve = Curve("x", 1, np.array([0.0, 10.0]), values)
-    assert curve.mean.tolist() == [1.0, 1.0]
-    assert curve.interval is not None
+    assert curve.iqm.tolist() == [1.0, 1.0]
     low, high = curve.interval
-    assert (low[0], high[0]) == pytest.approx((1 - 4.30265 / math.sqrt(3), 1 + 4.30265 / math.sqrt(3)))
-    kept = Curve("x", 1, curve.steps, values, (0.0, 2.0)).interval
-    assert kept is not None and (kept[0][0], kept[1][0]) == (0.0, 2.0)
-    assert Curve("x", 1, np.array([0.0]), np.array([[1.0]])).interval is None
+    assert (low[0], high[0]) == seed_ci(values[0])
+    assert np.isnan([low[1], high[1]]).all(), "a seed without a value"
+    assert np.isnan(Curve("x", 1, np.array([0.0]), np.array([[1.0]])).interval).all()
+    assert Curve("x", 1, np.array([0.0]), np.array([[1.0, 1.0, 1.0, 1.0, 0.2]])).iqm == [1.0]
     many = Curve("x", 1, np.arange(5000.0), np.zeros((5000, 2))).thinned()
     assert len(many.steps) == 240
     assert many.steps[-1] == 4999
     assert curve_figure("t", "", [Curve("x", 1, np.arange(2.0), np.full((2, 3), np.nan))], "steps") is None
+
+
+def test_seeds_that_all_arrive_are_not_certain_to() -> None:
+    steps, values = np.array([0.0, 10.0, 20.0]), np.array([[0.9, 1.0, 0.95], [1.0] * 3, [1.0] * 3])
+    low, high = Curve("x", 1, steps, values, np.array([20.0, 20.0, np.nan])).interval
+    played = np.arange(20) < np.array([[18], [20], [19]])
+    assert [(low[i], high[i]) for i in (0, 1)] == [success_ci(played), success_ci(np.ones((3, 20)))]
+    assert low[1] < 0.95 and high[1] == 1.0
+    assert np.isnan([low[2], high[2]]).all(), "played how often is not known"
+
+
+def test_a_curve_says_where_it_ends_or_that_it_has_no_value_there(run: Path) -> None:
+    steps = np.arange(2.0)
+    figure = curve_figure(
+        "t", "", [Curve(n, 1, steps, np.array([[0.5], [v]])) for n, v in (("a", math.nan), ("b", 0))], "s"
+    )
+    assert figure is not None
+    assert "a ends without a value, b ends at 0" in figure.svg
+    found = read_run(run)
+    (pretrain,) = [stage for stage in found.stages if stage.name == "pretrain"]
+    assert pretrain.episodes(np.array([0.0, 4_500.0, 5_000.0])).tolist() == [20, 20, 100]
 
 
 def test_simplified_lines_stay_close() -> None:

@@ -194,6 +194,9 @@ def test_switch_that_never_recovers_and_a_fall_long_after() -> None:
 def test_the_middle_over_seeds_decides() -> None:
     wild = [{"step": 0, "eval/success": [0.9] * 4}, {"step": 500, "eval/success": [0.0, 0.9, 0.9, 0.9]}]
     assert switch_summary(wild)["dip"] == pytest.approx(0.0)
+    collapsed = [{"step": step, "eval/success": [1.0] * 4 + [1.0 if step == 0 else 0.0]} for step in (0, 500, 1000)]
+    found = switch_summary(collapsed)
+    assert (found["dip"], found["regret"]) == (0.0, 0.0)
 
 
 def test_without_success_the_return_counts() -> None:

@@ -52,32 +52,42 @@ def judged_by(stage: Json) -> str:
 def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     """The stages whose score, success or return, a reader compares: before the online part and at the end.
 
-    Before is the last offline stage ahead of the first online one, after the last stage from there on; baselines are
-    left out. Without an online stage there is no before, and an after only where a single stage measured anything:
-    of several agents side by side none is the result.
+    The online part begins at the last online stage that goes on from another, else at the first one. Before is what
+    that stage goes on from, none where it began from scratch; after is the last stage from there on; baselines are left
+    out. Without an online stage there is no before, and an after only where a single stage measured anything: of
+    several agents side by side none is the result.
     """
     stages = summary.get("stages", {})
-    baselines = summary.get("baselines", {})
-    judged = [name for name, stage in stages.items() if stage.get(judged_by(stage))]
-    measured = [name for name in judged if stages[name].get("agent") not in baselines]
-    online = [place for place, name in enumerate(stages) if stages[name].get("kind") == "online"]
-    ahead = list(stages)[: online[0]] if online else []
-    before = [name for name in measured if name in ahead and stages[name].get("kind") == "offline"]
+    measured = _measured(summary)
+    online = [name for name, stage in stages.items() if stage.get("kind") == "online"]
+    switched = [name for name in online if stages[name].get("start") or "switch" in stages[name]]
+    if not online:
+        return None, measured[0] if len(measured) == 1 else None
+    first = switched[-1] if switched else online[0]
+    ahead = list(stages)[: list(stages).index(first)]
+    before = stages[first].get("start")
+    if switched and not before:
+        # A summary that does not name the start: an offline stage ahead that is no baseline has been gone on from.
+        offline = [name for name in ahead if name in measured and stages[name].get("kind") == "offline"]
+        before = offline[-1] if offline else None
     after = [name for name in measured if name not in ahead]
-    if not online and len(after) > 1:
-        after = []
-    return (before[-1] if before else None), (after[-1] if after else None)
+    return (before if before in measured else None), (after[-1] if after else None)
 
 
 def result_rows(summary: Json) -> Iterator[tuple[str, Json, bool]]:
     """Label, score and whether it is a headline: baselines first, then the stages in order."""
     before, after = before_and_after(summary)
-    baselines = summary.get("baselines", {})
-    for name, baseline in baselines.items():
+    stages = summary.get("stages", {})
+    for name, baseline in summary.get("baselines", {}).items():
         if score := baseline.get(judged_by(baseline)):
             yield f"{name} (baseline)", score, False
-    for name, stage in summary.get("stages", {}).items():
-        score = stage.get(judged_by(stage))
-        if score and stage.get("agent") not in baselines:
-            role = " (before)" if name == before else " (after)" if name == after and before else ""
-            yield name + role, score, name in (before, after)
+    for name in _measured(summary):
+        role = " (before)" if name == before else " (after)" if name == after and before else ""
+        yield name + role, stages[name][judged_by(stages[name])], name in (before, after)
+
+
+def _measured(summary: Json) -> list[str]:
+    """Stages with a score, without the baselines."""
+    baselines = {baseline.get("stage") for baseline in summary.get("baselines", {}).values()}
+    stages = summary.get("stages", {})
+    return [name for name, stage in stages.items() if stage.get(judged_by(stage)) and name not in baselines]

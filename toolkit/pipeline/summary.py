@@ -38,8 +38,9 @@ def summarise_run(plan: Plan, manifests: dict[str, Json], wall_s: float) -> Json
 
 
 def _entry(manifest: Json) -> Json:
-    agent = {"agent": manifest["config"]["agent"]} if "agent" in manifest["config"] else {}
-    return {"kind": manifest["kind"], **agent, "wall_s": manifest["wall_s"], **manifest["result"]}
+    config = manifest["config"]
+    about = {key: config[key] for key in ("agent", "start") if config.get(key)}
+    return {"kind": manifest["kind"], **about, "wall_s": manifest["wall_s"], **manifest["result"]}
 
 
 def _return_range(plan: Plan) -> list[float] | None:
@@ -54,12 +55,18 @@ def _return_range(plan: Plan) -> list[float] | None:
 
 
 def _baselines(plan: Plan, stages: dict[str, Json]) -> Json:
-    """Offline stages beside the one that goes on online, by agent; none where nothing goes on."""
-    starts = {stage.start for stage in plan.spec.stages.values() if isinstance(stage, OnlineStage) and stage.start}
+    """Offline stages beside the one that goes on online; none where nothing goes on.
+
+    Each is called by its agent, or by its own name where the agent alone could mean another stage too.
+    """
+    spec = plan.spec.stages
+    starts = {stage.start for stage in spec.values() if isinstance(stage, OnlineStage) and stage.start}
+    offline = {name: stage.agent for name, stage in spec.items() if isinstance(stage, OfflineStage)}
+    called = [*offline.values(), *(name for name in offline if name != offline[name])]
     found: Json = {}
-    for name, stage in plan.spec.stages.items():
-        if starts and isinstance(stage, OfflineStage) and name not in starts and stages.get(name, {}).get("return"):
-            label = stage.agent if stage.agent not in found else name
+    for name, agent in offline.items():
+        if starts and name not in starts and stages.get(name, {}).get("return"):
+            label = agent if called.count(agent) == 1 else name
             found[label] = {"stage": name, **{key: stages[name][key] for key in ("success", "return", "path_ratio")}}
     return found
 

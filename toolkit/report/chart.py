@@ -1,18 +1,19 @@
-"""Curves over training: mean, interval over seeds, each seed, and the values behind them for the page's hover."""
+"""Curves over training: middle and interval over seeds, each seed, and the values behind them for the page's hover."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 
 from toolkit.report.svg import Axis, Floats, area, line, tag, tick_label, value_axis
-from toolkit.stats import student
+from toolkit.stats import iqm, seed_ci, success_ci
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
@@ -35,36 +36,43 @@ class Curve:
     colour: int  # 1 to COLOURS
     steps: Floats
     values: Floats
-    limits: tuple[float, float] = (-math.inf, math.inf)  # what a value can be
+    episodes: Floats | None = None  # (n,) where values are success rates: of so many a seed, NaN where unknown
 
     @cached_property
-    def mean(self) -> Floats:
-        """Over the seeds that have a value, (n,)."""
-        known = np.isfinite(self.values)
-        count = known.sum(1)
-        total = np.where(known, self.values, 0.0).sum(1)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    def iqm(self) -> Floats:
+        """Interquartile mean over the seeds that have a value, (n,)."""
+        known = [row[np.isfinite(row)] for row in self.values]
+        return np.array([iqm(row) if len(row) else np.nan for row in known], np.float64)
 
     @cached_property
-    def interval(self) -> tuple[Floats, Floats] | None:
-        """95 % interval of the mean over seeds (Student's t), two of (n,); None with one seed."""
-        seeds = self.values.shape[1]
-        if seeds < 2:
-            return None
-        half = student(seeds - 1) * self.values.std(1, ddof=1) / math.sqrt(seeds)
-        low, high = np.clip([self.mean - half, self.mean + half], *self.limits)
+    def interval(self) -> tuple[Floats, Floats]:
+        """95 % interval of the interquartile mean, two of (n,); NaN where seeds or episodes are not known."""
+        episodes = np.zeros(len(self.steps)) if self.episodes is None else self.episodes
+        ends = [self._ends(row, count) for row, count in zip(self.values, episodes, strict=True)]
+        low, high = np.array(ends, np.float64).reshape(-1, 2).T
         return low, high
+
+    def _ends(self, row: Floats, episodes: float) -> tuple[float, float]:
+        """That of success holds the chance of its episodes: seeds that all arrive are not certain to."""
+        if not (np.isfinite(row).all() and np.isfinite(episodes)):
+            return np.nan, np.nan
+        if self.episodes is None:
+            return seed_ci(row)
+        return success_ci(np.arange(episodes) < np.rint(row * episodes)[:, None])
+
+    def _only(self, keep: npt.NDArray[Any]) -> Curve:
+        episodes = None if self.episodes is None else self.episodes[keep]
+        return replace(self, steps=self.steps[keep], values=self.values[keep], episodes=episodes)
 
     def thinned(self) -> Curve:
         """At most `MOST_POINTS` points, the last one kept."""
         size = len(self.steps)
         keep = np.unique(np.linspace(0, size - 1, min(size, MOST_POINTS)).round().astype(int))
-        return Curve(self.name, self.colour, self.steps[keep], self.values[keep], self.limits)
+        return self._only(keep)
 
     def until(self, step: float) -> Curve:
         """The part up to a step."""
-        keep = self.steps <= step
-        return Curve(self.name, self.colour, self.steps[keep], self.values[keep], self.limits)
+        return self._only(self.steps <= step)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def curve_figure(
     x = Axis(first, last if last > first else first + 1, LEFT, WIDTH - RIGHT, whole=whole)
     everything = np.concatenate([curve.values.ravel() for curve in curves])
     y = Axis(*y_range, HEIGHT - BOTTOM, TOP) if y_range else value_axis(everything, HEIGHT - BOTTOM, TOP)
-    ends = ", ".join(f"{curve.name} ends at {tick_label(float(curve.mean[-1]))}" for curve in curves)
+    ends = ", ".join(f"{curve.name} ends {_end(curve.iqm[-1])}" for curve in curves)
     svg = tag(
         "svg",
         _frame(x, y, x_label),
@@ -110,6 +118,10 @@ def curve_figure(
     )
     legend = [(ink("fill", curve.colour), curve.name) for curve in curves] if len(curves) > 1 else []
     return Figure(title, caption, svg, legend, _hover(curves, x, y, x_label))
+
+
+def _end(value: float) -> str:
+    return f"at {tick_label(value)}" if np.isfinite(value) else "without a value"
 
 
 def _frame(x: Axis, y: Axis, x_label: str) -> Markup:
@@ -131,20 +143,14 @@ def _frame(x: Axis, y: Axis, x_label: str) -> Markup:
 def _draw(curve: Curve, x: Axis, y: Axis, thin: bool) -> Markup:
     xs = x(curve.steps)
     parts = []
-    if curve.interval:
-        parts.append(
-            tag(
-                "path",
-                class_=f"band {ink('fill', curve.colour)}",
-                d=area(xs, *(y(np.clip(side, y.low, y.high)) for side in curve.interval)),
-            )
-        )
+    if band := area(xs, *(y(np.clip(side, y.low, y.high)) for side in curve.interval)):
+        parts.append(tag("path", class_=f"band {ink('fill', curve.colour)}", d=band))
     if thin and curve.values.shape[1] > 1:
         for seed in range(curve.values.shape[1]):
             parts.append(tag("path", class_=f"seed {ink('line', curve.colour)}", d=line(xs, y(curve.values[:, seed]))))
     if len(xs) == 1:
-        parts.append(tag("circle", class_=ink("fill", curve.colour), cx=xs.item(), cy=y(curve.mean).item(), r=4))
-    parts.append(tag("path", class_=f"mean {ink('line', curve.colour)}", d=line(xs, y(curve.mean))))
+        parts.append(tag("circle", class_=ink("fill", curve.colour), cx=xs.item(), cy=y(curve.iqm).item(), r=4))
+    parts.append(tag("path", class_=f"mean {ink('line', curve.colour)}", d=line(xs, y(curve.iqm))))
     return Markup("").join(parts)
 
 
@@ -153,10 +159,10 @@ def _hover(curves: Sequence[Curve], x: Axis, y: Axis, x_label: str) -> str:
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))
     series = []
     for curve in curves:
-        low, high = curve.interval or (curve.mean, curve.mean)
+        low, high = curve.interval
         order = {step: place for place, step in enumerate(curve.steps.tolist())}
         places = [order.get(step) for step in steps.tolist()]
-        columns = {"v": curve.mean, "lo": low, "hi": high, "y": y(curve.mean)}
+        columns = {"v": curve.iqm, "lo": low, "hi": high, "y": y(curve.iqm)}
         values = {key: [_plain(column, place) for place in places] for key, column in columns.items()}
         series.append({"name": curve.name} | values)
     return json.dumps({"unit": x_label, "step": steps.tolist(), "x": x(steps).round(1).tolist(), "series": series})

@@ -22,12 +22,12 @@ def write_curve(found: Json, out: Path) -> Path:
     measure = "success" if all(entry["success"]["iqm"] is not None for entry in entries) else "return"
     values = np.array([entry[measure]["per_seed"] for entry in entries], np.float64)
     places = np.arange(1.0, len(entries) + 1)
-    limits = (0.0, 1.0) if measure == "success" else (-math.inf, math.inf)
+    episodes = np.array([entry["success"]["episodes"] for entry in entries], np.float64)
     figures: list[Figure | None] = [
         curve_figure(
             measure.capitalize(),
-            "Mean over seeds, 95 % interval and each seed.",
-            [Curve(measure, 1, places, values, limits)],
+            "Interquartile mean over seeds, 95 % interval and each seed.",
+            [Curve(measure, 1, places, values, episodes if measure == "success" else None)],
             "checkpoint, in the order of training",
             SUCCESS if measure == "success" else None,
             whole=True,

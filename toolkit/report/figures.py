@@ -28,16 +28,15 @@ TO_DATA = {
     "action_distance": ("Distance to the data", "Between the policy's actions and those recorded in the same states."),
 }
 SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
-NO_LIMITS = (-math.inf, math.inf)
 ORACLE = 6  # its colour, and that of baselines
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
 
 
 def score_figure(run: Run) -> Figure | None:
     """Every measured success, or return: interval, middle and the seeds, one row each."""
-    agents = {name for name, _ in run.baselines}
-    rows = [(f"{name} (baseline)", score, 6) for name, score in run.baselines]
-    shown = [stage for stage in run.stages if stage.score and stage.agent not in agents]
+    baselines = {stage for _, stage, _ in run.baselines}
+    rows = [(f"{name} (baseline)", score, 6) for name, _, score in run.baselines]
+    shown = [stage for stage in run.stages if stage.score and stage.name not in baselines]
     rows += [
         (stage.name, stage.score, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.score
     ]
@@ -111,12 +110,14 @@ def switch_figure(run: Run) -> Figure | None:
     low = float(np.nanmin(np.append(curve.values, before)))
     # A dip of a few per cent is what this picture is about: show the part of the axis it happens in.
     y_range = SUCCESS if low < 0.4 else (math.floor(low * 10 - 0.5) / 10, 1.02)
-    caption = f"{run.measure.capitalize()} at every evaluation after the switch; shaded is what fell short of before."
+    caption = f"{run.measure.capitalize()} at every evaluation{' after the switch' if stages[0].start else ''}: "
+    caption += "thick the interquartile mean over seeds, thin each seed."
+    caption += " Shaded is what the thick line falls short of before." if math.isfinite(before) else ""
     return curve_figure(
         "The first steps online",
         caption,
         [curve],
-        "environment steps after the switch",
+        _since(stages[0]),
         y_range if run.measure == "success" else None,
         extras=lambda x, y: _switch_marks(curve, run.measure, before, recovery, x, y) + _rollbacks(stages[0], x, y),
     )
@@ -127,17 +128,22 @@ def switch_figures(run: Run) -> list[Figure]:
     stages = run.switched
     if not stages:
         return []
-    unit, stage = "environment steps after the switch", stages[0]
+    unit, stage = _since(stages[0]), stages[0]
     beliefs = [stage_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
     beliefs = [curve.until(SWITCH_STEPS) for curve in beliefs]
     figures = []
     if any(np.isfinite(curve.values).any() for curve in beliefs[:-1]):
-        figures.append(_value_figure(run, "Q and truth through the switch", "", beliefs, unit))
+        figures.append(_value_figure(run, "Q and truth in the first steps online", "", beliefs, unit))
     for name, (title, caption) in TO_DATA.items():
         curve = stage_curve(stage, name, title.lower(), 1).until(SWITCH_STEPS)
         y_range = SUCCESS if name == "offline_share" else None
         figures.append(curve_figure(title, caption, [curve], unit, y_range))
     return [figure for figure in figures if figure]
+
+
+def _since(stage: Stage) -> str:
+    """What the first steps online are counted in: a stage from scratch switches from nothing."""
+    return f"{AXES['online']} after the switch" if stage.start else AXES["online"]
 
 
 def _rollbacks(stage: Stage, x: Axis, y: Axis) -> Markup:
@@ -151,7 +157,7 @@ def _switch_marks(curve: Curve, measure: str, before: float, recovery: float, x:
     parts = []
     if math.isfinite(before):
         level = y.at(before)
-        xs, short = x(curve.steps), np.maximum(y(np.minimum(curve.mean, before)), level)
+        xs, short = x(curve.steps), np.maximum(y(np.minimum(curve.iqm, before)), level)
         outline = "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(xs, short, strict=True) if math.isfinite(py))
         parts.append(tag("path", class_="regret", d=f"M{xs[0]:.1f} {level:.1f}L{outline}L{xs[-1]:.1f} {level:.1f}Z"))
         parts.append(tag("line", class_="level", x1=x.start, x2=x.end, y1=level, y2=level))
@@ -190,7 +196,8 @@ def _stitching_figure(found: Json) -> Figure | None:
 def _by_stitches(name: str, colour: int, entry: Json) -> Curve:
     steps = [point["stitches"] for point in entry["curve"]]
     rates = [point["success"]["per_seed"] for point in entry["curve"]]
-    return Curve(name, colour, _floats(steps), _floats(rates), (0.0, 1.0))
+    episodes = [point["success"]["episodes"] for point in entry["curve"]]
+    return Curve(name, colour, _floats(steps), _floats(rates), _floats(episodes))
 
 
 def value_figures(run: Run) -> list[Figure]:
@@ -200,9 +207,8 @@ def value_figures(run: Run) -> list[Figure]:
         for stage, colour in _coloured(run, run.curves(kind)):
             caption = f"During {stage.name}" + (f" ({stage.agent})." if stage.agent not in ("", stage.name) else ".")
             below = stage_curve(stage, "q_below_return", "", 1)
-            if len(below.steps) and math.isfinite(below.mean[-1]):
-                share = f"{100 * below.mean[-1]:.0f} %"
-                caption += f" In the last evaluation Q lay below the true return for {share} of the episodes."
+            if len(below.steps) and math.isfinite(share := 100 * below.values[-1].mean()):
+                caption += f" In the last evaluation Q lay below the true return for {share:.0f} % of the episodes."
             curves = [stage_curve(stage, name, words, place) for place, (name, words) in enumerate(BELIEFS.items(), 1)]
             policy = stage_curve(stage, "q_policy", stage.name, colour)
             if kind == "offline" and np.isfinite(policy.values).any():
@@ -244,16 +250,17 @@ def loss_figures(run: Run) -> list[Figure]:
 
 def _coloured(run: Run, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
     """Stages with a colour each: the ones a reader follows first, baselines after."""
-    baselines = {name for name, _ in run.baselines}
-    order = sorted(stages, key=lambda stage: stage.agent in baselines)
+    baselines = {stage for _, stage, _ in run.baselines}
+    order = sorted(stages, key=lambda stage: stage.name in baselines)
     colours = {stage.name: 1 + place % COLOURS for place, stage in enumerate(order)}
     return [(stage, colours[stage.name]) for stage in stages]
 
 
 def stage_curve(stage: Stage, metric: str, name: str, colour: int) -> Curve:
     """One metric of a stage, under a name and in a colour of the page."""
-    steps, values = series(stage.rows, metric)
-    return Curve(name, colour, _floats(steps), values, (0.0, 1.0) if metric == "eval/success" else NO_LIMITS)
+    found, values = series(stage.rows, metric)
+    steps = _floats(found)
+    return Curve(name, colour, steps, values, stage.episodes(steps) if metric == "eval/success" else None)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -74,7 +74,7 @@ def _switch_facts(run: Run) -> list[tuple[str, str, str]]:
     apart = f", evaluated every {steps[0][1] - steps[0][0]:,.0f} steps" if steps and len(steps[0]) > 1 else ""
     lost = "1 − success" if measure == "success" else "what return is lacking to that"
     rows = [
-        ("Before", show(switch.get("before")), f"{measure} of the policy that went online"),
+        ("Before", show(switch.get("before")), f"{measure} of what went online, interquartile mean over seeds"),
         ("Dip", show(switch.get("dip")), f"deepest fall of {measure} below that{apart}"),
         ("Back after", f"{recovery:,.0f}", "environment steps") if known else ("Back", "not yet", "in this run"),
         ("Regret", show_number(switch.get("regret")), f"mean of {lost} over all evaluations online"),

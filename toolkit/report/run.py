@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from toolkit import strict_yaml
 from toolkit.console import before_and_after, judged_by
 from toolkit.log import read_metrics
+from toolkit.report.svg import Floats
 from toolkit.types import Json, ToolkitError
 
 FILMS = (".mp4", ".gif")
@@ -45,6 +48,13 @@ class Stage:
     stitching: Json | None
     starts: str  # far or all, of its last evaluation; empty where unknown
     start: str  # the stage it goes on from; empty where from none
+    plan: Json  # its settings in pipeline.yaml
+
+    def episodes(self, steps: Floats) -> Floats:
+        """How many each seed played in the evaluations at these steps (n,); NaN where the plan does not say."""
+        total = real(self.plan.get("updates" if self.kind == "offline" else "env_steps"))
+        early, last = (real(self.plan.get(f"{when}_episodes")) for when in ("eval", "final"))
+        return np.where(steps < total, early, last)
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Run:
     seeds: Sequence[int]
     stages: Sequence[Stage]
     measure: str  # success, or return where the task does not say what success is
-    baselines: Sequence[tuple[str, Score]]
+    baselines: Sequence[tuple[str, str, Score]]  # what each is called, its stage
     before: Stage | None
     after: Stage | None
     switch: Json
@@ -76,7 +86,7 @@ class Run:
 
     @property
     def switched(self) -> list[Stage]:
-        """The stage that `switch` speaks of: the last online that goes on from another, else the first."""
+        """The online stage whose first steps are shown: the last that goes on from another, else the first."""
         online = self.curves("online")
         return [stage for stage in online if stage.start][-1:] or online[:1]
 
@@ -97,13 +107,16 @@ def read_run(folder: Path) -> Run:
     plan = strict_yaml.parse(text, config.name).value
     plan = plan if isinstance(plan, dict) else {}
     names = _stage_names(folder, summary, plan)
-    summary = summary | {"stages": {name: _dict(_dict(summary.get("stages")).get(name)) for name in names}}
-    measures = {judged_by(entry) for entry in summary["stages"].values() if _score(entry.get(judged_by(entry)))}
+    planned = {name: _dict(_dict(plan.get("stages")).get(name)) for name in names}
+    entries = {name: _entry(_dict(summary.get("stages")).get(name), planned[name]) for name in names}
+    baselines = {name: _dict(entry) for name, entry in _dict(summary.get("baselines")).items()}
+    summary = summary | {"stages": entries, "baselines": baselines}
+    measures = {judged_by(entry) for entry in entries.values() if _score(entry.get(judged_by(entry)))}
     measure = "return" if measures == {"return"} else "success"
-    stages = {name: _stage(folder, name, summary, plan, measure) for name in names}
+    stages = {name: _stage(folder, name, entries[name], planned[name], measure) for name in names}
     before, after = before_and_after(summary)
     low, high = summary.get("return_range") or (None, None)
-    baselines = [(name, _score(_dict(entry).get(measure))) for name, entry in _dict(summary.get("baselines")).items()]
+    scores = [(name, str(entry.get("stage") or ""), _score(entry.get(measure))) for name, entry in baselines.items()]
     return Run(
         name=str(summary.get("name") or plan.get("name") or folder.resolve().name),
         description=str(summary.get("description") or plan.get("description") or ""),
@@ -111,11 +124,11 @@ def read_run(folder: Path) -> Run:
         seeds=summary.get("seeds") or plan.get("seeds") or [],
         stages=list(stages.values()),
         measure=measure,
-        baselines=[(name, score) for name, score in baselines if score],
+        baselines=[(name, stage, score) for name, stage, score in scores if score],
         before=stages[before] if before and stages[before].score else None,
         after=stages[after] if after and stages[after].score else None,
         switch=_dict(summary.get("switch")),
-        guard=[line for entry in summary["stages"].values() for line in entry.get("guard") or []],
+        guard=[line for entry in entries.values() for line in entry.get("guard") or []],
         return_range=(real(low), real(high)),
         wall_s=real(summary.get("wall_s")),
         peak_rss_mb=real(summary.get("peak_rss_mb")),
@@ -146,16 +159,19 @@ def _stage_names(folder: Path, summary: Json, plan: Json) -> list[str]:
     return list(dict.fromkeys([*planned, *known, *found]))
 
 
-def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> Stage:
-    entry = summary["stages"][name]
-    planned = _dict(_dict(plan.get("stages")).get(name))
+def _entry(found: Any, plan: Json) -> Json:
+    """What the summary has of a stage, and what the plan alone says of it."""
+    return {key: plan[key] for key in ("kind", "agent", "start") if plan.get(key)} | _dict(found)
+
+
+def _stage(folder: Path, name: str, entry: Json, plan: Json, measure: str) -> Stage:
     files = folder / "stages" / name
     rows = read_metrics(files / "metrics.jsonl")
     phases = {row["phase"] for row in rows}
-    agent = entry.get("agent") or planned.get("agent") or ""
+    agent = entry.get("agent") or ""
     return Stage(
         name=name,
-        kind=str(entry.get("kind") or planned.get("kind") or ("online" if "online" in phases else "offline")),
+        kind=str(entry.get("kind") or ("online" if "online" in phases else "offline")),
         agent=str(agent.get("name", "") if isinstance(agent, dict) else agent),
         wall_s=real(entry.get("wall_s")),
         score=_score(entry.get(measure)),
@@ -165,8 +181,9 @@ def _stage(folder: Path, name: str, summary: Json, plan: Json, measure: str) -> 
         routes=_json(files / "routes.json"),
         pieces=_json(files / "pieces.json"),
         stitching=_json(files / "stitch.json"),
-        starts=str(planned.get("starts") or ""),
-        start=str(planned.get("start") or ""),
+        starts=str(plan.get("starts") or ""),
+        start=str(entry.get("start") or ""),
+        plan=plan,
     )
 
 

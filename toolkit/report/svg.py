@@ -69,7 +69,9 @@ def _linear_ticks(low: float, high: float, least: float) -> list[float]:
 
 
 def tick_label(value: float) -> str:
-    """Short: 0.5, 500, 5k, 2.5M, -10k."""
+    """Short: 0.5, 500, 5k, 2.5M, -10k; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g}{suffix}" if abs(value) < 1e12 else f"{value:.0e}"
