@@ -13,21 +13,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolkit.agents import CONFIGS
+from toolkit.data.diversity import diversity
 from toolkit.data.finding import errors
 from toolkit.data.imported import Imported, acting, checked
 from toolkit.recordings import check, relabelled, succeeded
-from toolkit.stitch_score import Ladder
-from toolkit.stitching import exits
+from toolkit.stitch_score import stitches_needed
+from toolkit.stitching import Stitches, exits
 from toolkit.tasks import TaskCard
-from toolkit.types import Episodes, FloatArray, IntArray, Json, ToolkitError
+from toolkit.types import Episodes, Json, ToolkitError
 
-PROBES, OTHERS = 1000, 20_000  # transitions whose neighbours are looked for, and among how many
 GOOD = 0.9  # share of successful episodes from which plain imitation is worth it
-STITCHED = 0.1  # share of starts that need a stitch from which imitation falls short
+STITCHED = 0.1  # share that needs a stitch, of the starts that the data joins, above which imitation falls short
 NARROW = 0.3  # diversity of actions below which a critic sees too little of what it judges
 FAST = {"lr": 2e-3, "polyak": 0.02}  # for some thousand updates of small networks, as in offline2online.yaml
 ALIKE = 0.9  # share of steps with one and the same reward from which only arriving pays
 FEW = 20  # successful episodes below which filtering leaves too little to imitate
+SOMEWHERE = "no episode gets to its goal, but all get somewhere: goals are drawn anew from where they get"
 # Practice. Where only arriving pays, a good policy is soon perfect and soon lost, as in offline2online.yaml; where each
 # step pays there is more to gain, and what is gentle there loses here (docs/your-robot.md), so as in locomotion.yaml.
 GENTLE: Json = {
@@ -96,54 +97,20 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "best_guess": None,
     }
     if card is not None and card.in_maze:
-        try:
-            ladder = Ladder(card, episodes)
-        except ToolkitError:
-            found["stitches"] = {"starts": {}, "share": 1.0, "beyond": len(card.start_cells)}
-        else:
-            starts = {str(group.stitches): group.pairs for group in ladder.groups}
-            total = sum(starts.values()) + ladder.beyond
-            share = 1 - starts.get("0", 0) / total
-            found["stitches"] = {"starts": starts, "share": share, "beyond": ladder.beyond}
+        found["stitches"] = _stitches(episodes, card)
         found["best_guess"] = exits(episodes, card.maze)["best_guess"]
     return found
 
 
-def diversity(episodes: Episodes) -> float:
-    """How unlike the actions are that were taken in like places: 0 where always the same, 1 where any.
+def _stitches(episodes: Episodes, card: TaskCard) -> Json:
+    """Starts, or pairs of start and goal, by the stitches they need; `beyond` are those that the data does not join.
 
-    Root mean square difference between an action and the one taken at the nearest observation of another episode, over
-    that of two actions drawn at random. A recording without a second episode has 0.
+    `share` is of those that it joins: no algorithm gets from the others to the goal by the data alone.
     """
-    rows = np.flatnonzero(acting(episodes.starts))
-    owner = np.repeat(np.arange(len(episodes)), np.diff(episodes.starts))
-    random = np.random.Generator(np.random.Philox(key=0))
-    pool = np.sort(random.permutation(rows)[:OTHERS])
-    probes = random.permutation(pool)[:PROBES]
-    seen = np.concatenate([episodes.obs, episodes.desired], axis=1)
-    spread = seen[pool].std(axis=0)
-    seen = (seen / np.where(spread > 1e-6, spread, 1.0)).astype(np.float32)
-    parts = np.array_split(probes, 1 + len(probes) // 100)  # so that the table of distances stays small
-    nearest = np.concatenate([_nearest(seen, owner, part, pool) for part in parts])
-    known = nearest >= 0
-    action = episodes.action.astype(np.float64)
-    whole = _distance(action[pool], action[random.permutation(pool)])
-    return _distance(action[probes[known]], action[nearest[known]]) / whole if whole > 0 and known.any() else 0.0
-
-
-def _nearest(seen: FloatArray, owner: IntArray, probes: IntArray, pool: IntArray) -> IntArray:
-    """The row of another episode whose observation is nearest to each probe's, -1 where there is none."""
-    if not len(probes):
-        return probes
-    x, y = seen[probes], seen[pool]
-    distance = (x * x).sum(1)[:, None] - 2 * x @ y.T + (y * y).sum(1)
-    distance[owner[probes][:, None] == owner[pool]] = np.inf
-    best = distance.argmin(axis=1)
-    return np.where(np.isfinite(distance[np.arange(len(best)), best]), pool[best], -1)
-
-
-def _distance(a: FloatArray, b: FloatArray) -> float:
-    return float(np.sqrt(((a - b) ** 2).sum(axis=1).mean())) if len(a) else 0.0
+    needed = Counter(count for count, _, _ in stitches_needed(card, Stitches(episodes, card.maze)))
+    beyond = needed.pop(-1, 0)
+    share = 1 - needed[0] / needed.total() if needed else 0.0
+    return {"starts": {str(count): needed[count] for count in sorted(needed)}, "share": share, "beyond": beyond}
 
 
 def advise(found: Json, online: bool = False) -> list[Advice]:
@@ -152,10 +119,10 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
         why = "actions are choices, and it is the one that learns from recordings of these"
         further = "practice goes on with it as it is, in a stage for you to add, as in ladder-discrete.yaml"
         return [Advice("discrete_cql", "choice", (why, further) if online else (why,), {})]
-    if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0):
+    if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0) and not _hindsight(found):
         why = "all returns are alike: nothing in the data says that one way is better than another"
         return [Advice("bc", "choice", (why,), {})]
-    if found["success_share"] == 0.0 and found["reward"] == "sparse" and not found["goal_shown"]:
+    if found["success_share"] == 0.0 and found["reward"] == "sparse" and not _hindsight(found):
         why = (
             "no episode gets to the goal, so nothing in the data says where it is: no algorithm learns the task from it"
         )
@@ -179,6 +146,8 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
 def _first(found: Json) -> Advice:
     """Filtered behaviour cloning by success, by return where there is too little of that, or plain."""
     share, count = found["success_share"], found["successes"]
+    if _hindsight(found):
+        return Advice("bc", "first try", (SOMEWHERE, "to imitate the ways there costs little"), {})
     if share is not None and share >= GOOD:
         return Advice("bc", "first try", (f"{share:.0%} of the episodes succeed: there is little to filter out",), {})
     if share is not None and count >= FEW:
@@ -193,19 +162,38 @@ def _first(found: Json) -> Advice:
 def _imitation_will_do(found: Json) -> tuple[str, ...]:
     """Why nothing beyond imitation is called for; empty where something is."""
     stitches, share = found["stitches"], found["success_share"]
-    if share is None or share < GOOD or (stitches and stitches["share"] > STITCHED):
+    if share is None or share < GOOD or _must_stitch(found):
         return ()
-    joined = "single trajectories lead from the starts to the goal, so nothing has to be joined"
-    return (joined if stitches else "most episodes succeed as they are",)
+    if not stitches:
+        return ("most episodes succeed as they are",)
+    single, joined = stitches["starts"].get("0", 0), sum(stitches["starts"].values())
+    return (f"{single} of the {joined} {_ways(found)} that the data joins need no stitch",) if joined else ()
+
+
+def _must_stitch(found: Json) -> bool:
+    return bool(found["stitches"] and found["stitches"]["share"] > STITCHED)
+
+
+def _hindsight(found: Json) -> bool:
+    """Whether the data says something only for goals drawn anew: none is reached, and policies see theirs."""
+    return bool(found["goal_shown"]) and found["success_share"] == 0.0
+
+
+def _ways(found: Json) -> str:
+    """What stitches are counted for."""
+    return "starts" if found["goal_fixed"] else "pairs of start and goal"
 
 
 def _iql(found: Json, online: bool, role: str) -> Advice:
-    stitches, reasons = found["stitches"], []
-    if stitches and stitches["share"] > STITCHED:
-        needed = f"{stitches['share']:.0%} of the starts are joined to the goal by no single trajectory"
+    stitches, hard, reasons = found["stitches"], _must_stitch(found), []
+    if hard:
+        needed = f"{stitches['share']:.0%} of the {_ways(found)} that the data joins need a stitch"
         reasons.append(f"{needed}: imitation does not get there, values that travel backwards do")
     if stitches and stitches["beyond"]:
-        reasons.append(f"from {stitches['beyond']} starts no chain of trajectories leads on: there only practice helps")
+        beyond = f"for {stitches['beyond']} {_ways(found)} no chain of trajectories leads to the goal"
+        reasons.append(f"{beyond}: there only practice helps")
+    if _hindsight(found):
+        reasons.append(SOMEWHERE)
     if found["best_guess"] is not None and found["best_guess"] < 0.7:
         guess = f"at junctions the commonest way out is the right one {found['best_guess']:.0%} of the time"
         reasons.append(f"{guess}: whoever imitates has to guess")
@@ -215,13 +203,12 @@ def _iql(found: Json, online: bool, role: str) -> Advice:
     if online:
         reasons.append("practice follows, and for pretraining before it this is the first choice")
     reasons.append("it learns from recorded actions alone, so its values are not of actions nobody took")
-    hard = bool(stitches and stitches["share"] > STITCHED)
     config: Json = {"expectile": 0.9 if hard else 0.7, "beta": 5.0 if hard else 3.0, **FAST}
     return Advice("iql", role, tuple(reasons), config)
 
 
 def _conservative(found: Json, online: bool) -> Advice:
-    agent = "calql" if online else "cql"
+    agent = "calql" if online and not _hindsight(found) else "cql"  # Cal-QL's returns know nothing of goals drawn anew
     why = "one number to tune, alpha; several times slower"
     narrow = (
         f"like places see like actions (diversity {found['action_diversity']:.2f}), so values of others are guesses"
@@ -235,8 +222,10 @@ def _most_stitches(found: Json) -> int:
 
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     """Stages of a pipeline to start from: for the first try and the choice, and practice after it."""
-    far = bool(found["stitches"] and found["stitches"]["share"] > STITCHED)
+    far = _must_stitch(found)
     common: Json = {"starts": "far"} if far and found["goal_fixed"] else {}
+    if _hindsight(found):
+        common["relabel"] = {}
     horizon = {"gamma": 0.995 if found["horizon"] > 200 else 0.99, "n_step": 20 if far else 5}
     made: Json = {}
     for one in advice:
@@ -266,9 +255,9 @@ def lines(result: Json) -> list[str]:
     if found["success_share"] is not None:
         text.append(f"success          {found['success_share']:.3f} of the episodes")
     if stitches:
-        counts = ", ".join(f"{count}: {pairs}" for count, pairs in stitches["starts"].items())
-        beyond = f"; no chain from {stitches['beyond']}" if stitches["beyond"] else ""
-        text.append(f"stitches needed  {counts or 'no start leads to the goal'} (starts){beyond}")
+        counts = [f"{count}: {pairs}" for count, pairs in stitches["starts"].items()]
+        counts += [f"no chain leads there: {stitches['beyond']}"] if stitches["beyond"] else []
+        text.append(f"stitches needed  {', '.join(counts)} ({_ways(found)})")
     text.append(f"action diversity {found['action_diversity']:.2f} (0: one action in each place, 1: any)")
     text += [f"warning          {rule}: {count}" for rule, count in found["warnings"].items()]
     for one in result["advice"]:
@@ -283,6 +272,8 @@ def lines(result: Json) -> list[str]:
 
 def pilot_line(pilot: Json) -> str:
     """One pilot's result."""
+    if "failed" in pilot:
+        return f"{pilot['agent']:14}failed: {pilot['failed']}"
     value = pilot[pilot["measure"]]
     low, high = value["ci95"]
     interval = "" if low is None else f" ({low:.3g} to {high:.3g})"

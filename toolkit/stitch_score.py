@@ -41,24 +41,14 @@ class Ladder:
         self.stitches = Stitches(episodes, card.maze)
         goal = card.maze.cell_to_xy(card.maze.free_cells[0]) if card.goal_xy is None else card.goal_xy
         self.oracle = Oracle(card, coverage(episodes, card.maze, goal, card.goal.radius).edges)
-        needed = self._needed()
-        self.beyond = sum(left < 0 for left, _, _ in needed)  # starts, or pairs, that the data does not join at all
+        pairs = stitches_needed(card, self.stitches)
+        self.beyond = sum(left < 0 for left, _, _ in pairs)  # that the data does not join at all
         self.groups = [
-            self._group(count, [(start, goal) for left, start, goal in needed if left == count])
-            for count in sorted({left for left, _, _ in needed if left >= 0})
+            self._group(count, [(start, goal) for left, start, goal in pairs if left == count])
+            for count in sorted({left for left, _, _ in pairs if left >= 0})
         ]
         if not self.groups:
             raise ToolkitError(f"task {card.name}: the data leads from none of the task's starts to its goal")
-
-    def _needed(self) -> list[tuple[int, Cell, Cell]]:
-        """Stitches, start and goal of all that the task may draw; -1 where the data has no route."""
-        card = self.card
-        if card.goal.cell is not None and card.goal_xy is not None:
-            left = self.stitches.to_point(card.goal_xy, card.goal.radius)
-            return [(int(left[start]), start, card.goal.cell) for start in card.start_cells if start != card.goal.cell]
-        table = self.stitches.table
-        pairs = [(start, goal) for start in card.start_cells for goal in card.maze.free_cells if start != goal]
-        return [(int(table[start + goal]), start, goal) for start, goal in pairs]
 
     def _group(self, count: int, pairs: list[tuple[Cell, Cell]]) -> Group:
         random = np.random.Generator(np.random.Philox(key=count))
@@ -84,6 +74,16 @@ class Ladder:
         ]
         layout = {**maze.layout(), "radius": self.card.goal.radius}
         return {**layout, "goal": goal_xy.tolist(), "start": list(start), "stitches": group.stitches, "pieces": pieces}
+
+
+def stitches_needed(card: TaskCard, stitches: Stitches) -> list[tuple[int, Cell, Cell]]:
+    """Stitches, start and goal of all that the task may draw; -1 where the data has no route."""
+    if card.goal.cell is not None and card.goal_xy is not None:
+        left = stitches.to_point(card.goal_xy, card.goal.radius)
+        return [(int(left[start]), start, card.goal.cell) for start in card.start_cells if start != card.goal.cell]
+    free = card.maze.free_cells
+    drawn = [(start, goal) for start in card.start_cells for goal in free if start != goal]
+    return [(int(stitches.table[start + goal]), start, goal) for start, goal in card.tasks or drawn]
 
 
 def measure(
@@ -176,12 +176,12 @@ def table(found: Json) -> list[str]:
     """The numbers in lines for a terminal: a row for each number of stitches, a column for each policy."""
     entries = {"oracle": found["oracle"], **found["policies"]}
     lines = [f"{found['task']}: {found['episodes']} episodes a seed and row; success (95 % interval) way over oracle's"]
-    lines.append(f"{'stitches':>9}{'starts':>8}" + "".join(f"{name:>28}" for name in entries))
+    lines.append(f"{'stitches':>9}{'pairs':>8}" + "".join(f"{name:>28}" for name in entries))
     for row, group in enumerate(found["groups"]):
         cells = (_cell(entry["curve"][row]) for entry in entries.values())
         lines.append(f"{group['stitches']:>9}{group['pairs']:>8}" + "".join(f"{cell:>28}" for cell in cells))
     if found["beyond"]:
-        lines.append(f"{'none':>9}{found['beyond']:>8}  no chain of trajectories leads from there to the goal")
+        lines.append(f"{'none':>9}{found['beyond']:>8}  no chain of trajectories leads from the start to the goal")
     scores = (_words(entry["score"]) if "score" in entry else "" for entry in entries.values())
     lines.append(f"{'score':>9}{'':>8}" + "".join(f"{score:>28}" for score in scores))
     return lines

@@ -105,10 +105,11 @@ class Piece:
 class Stitches:
     """How many trajectories of a data set must be joined to get from one cell of its maze to another.
 
-    A route may change from one trajectory to another in a cell that both visit, and goes forward in time on each. With
-    k + 1 trajectories in a chain it has k stitches. Exact: whether one trajectory joins two cells is a relation
-    between cells, and the fewest stitches are the shortest ways through that relation (arXiv:2410.20092 asks for such
-    data; the count is ours).
+    A route may change from one trajectory to another in a cell that both visit, and goes forward in time on each; it
+    may also go back to an earlier visit of the same trajectory, which is a stitch like any other. With k + 1 pieces in
+    a chain it has k stitches. Exact: whether one trajectory joins two cells is a relation between cells, and the
+    fewest stitches are the shortest ways through that relation (arXiv:2410.20092 asks for such data; the count is
+    ours).
     """
 
     def __init__(self, episodes: Episodes, maze: Maze) -> None:

@@ -11,6 +11,7 @@ from benchmarks.kill9 import differences, fingerprint
 from toolkit.data.minari import import_minari
 from toolkit.pipeline.record import APART
 from toolkit.pipeline.runner import run_pipeline
+from toolkit.pipeline.stitch import by_dataset
 from toolkit.policy import load_policy
 from toolkit.tasks import load_card, make_env
 from toolkit.train import _EPISODE_STREAM
@@ -60,6 +61,7 @@ def test_recordings_are_what_the_simulator_shows(tmp_path: Path) -> None:
     assert not medium.terminated.any()
     assert np.flatnonzero(medium.truncated).tolist() == [999, 1500, 2501, 3002]
     assert differences(fingerprint(run), fingerprint(runner(tmp_path, "again"))) == []
+    assert by_dataset(run) == {"data/recorded/seen-v0": ["clone"]}
 
 
 def test_a_policy_is_recorded_as_it_explores(tmp_path: Path) -> None:

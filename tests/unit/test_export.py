@@ -147,6 +147,26 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     assert "- These are 5 actions of 1 numbers, to be played one after the other" in Path(chunked["card"]).read_text()
 
 
+def test_the_card_names_what_a_recorded_stage_learned_from(tmp_path: Path) -> None:
+    """Not what lies behind the recorded stage."""
+    sizes = {"episodes": 40, "transitions": 1000}
+    stages: dict[str, Any] = {
+        "demos": {"result": {**sizes, "dataset": "data/demos"}, "config": {"recipe": "stitch"}},
+        "clone": {"inputs": ["demos"], "result": {}, "config": {}},
+        "played": {
+            "inputs": ["clone"], "result": {**sizes, "dataset": "data/recorded/played-v0"}, "config": {"of": "clone"},
+        },
+        "pretrain": {"inputs": ["played"], "result": {}, "config": {}},
+    }  # fmt: skip
+    for name, manifest in stages.items():
+        (tmp_path / "stages" / name).mkdir(parents=True)
+        (tmp_path / "stages" / name / "manifest.json").write_text(json.dumps(manifest))
+    run = save(tmp_path / "stages/pretrain/checkpoint", "iql", load_card("pendulum"), Spec(3, 1))
+    text = Path(export_run(run, "safetensors", tmp_path)["card"]).read_text()
+    assert "- stage clone: 40 episodes, 1,000 transitions (`data/recorded/played-v0`)" in text
+    assert "data/demos" not in text
+
+
 @pytest.mark.parametrize("to", ["torchscript", "safetensors", "sb3"])
 def test_what_the_card_shows_works(tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     card = load_card("pointmaze-umaze")

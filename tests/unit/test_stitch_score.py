@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_stitching import make_episodes
@@ -10,8 +13,11 @@ from toolkit.collect import collect
 from toolkit.controllers import Recipe
 from toolkit.data.minari import read_minari
 from toolkit.oracle import Oracle
+from toolkit.pipeline.folder import MANIFEST
+from toolkit.pipeline.stitch import by_dataset
 from toolkit.stitch_score import Ladder, measure, stitching_score, table
 from toolkit.stitching import coverage
+from toolkit.strict_yaml import render
 from toolkit.tasks import Goal, TaskCard, relabel
 from toolkit.types import FloatArray, ToolkitError
 
@@ -80,6 +86,14 @@ def test_groups_of_drawn_goals() -> None:
     }
 
 
+def test_groups_of_a_card_with_tasks() -> None:
+    """The data joins one of two, by two stitches: nothing else is ever played."""
+    card = GOALS.model_copy(update={"name": "ring-tasks", "tasks": (((1, 1), (3, 5)), ((3, 5), (1, 1)))})
+    ladder = Ladder(card, PIECES)
+    assert [(group.stitches, group.starts, group.goals) for group in ladder.groups] == [(2, ((1, 1),), ((3, 5),))]
+    assert ladder.beyond == 1
+
+
 @pytest.mark.parametrize("card", [CARD, GOALS])
 def test_the_oracle_is_the_ceiling_and_standing_still_the_floor(card: TaskCard) -> None:
     ladder = Ladder(card, PIECES)
@@ -104,6 +118,23 @@ def test_the_score_counts_what_was_joined() -> None:
     assert stitching_score(stitches[:1], success[:1], oracle[:1]) is None
     one = stitching_score(stitches, success[:, :1], oracle)
     assert one is not None and one["ci95"] == [None, None]
+
+
+def test_each_stage_is_measured_on_the_recording_it_learned_from(tmp_path: Path) -> None:
+    """A recording of a trained stage hides the one behind it."""
+    stages = {
+        "demos": ("collect", [], {"dataset": "data/demos"}),
+        "clone": ("offline", ["demos"], {}),
+        "played": ("record", ["clone"], {"dataset": "data/recorded/played-v0"}),
+        "pretrain": ("offline", ["played"], {}),
+        "finetune": ("online", ["pretrain", "played"], {}),
+    }
+    (tmp_path / "pipeline.yaml").write_text(render({"stages": {name: {} for name in stages}}))
+    for name, (kind, inputs, result) in stages.items():
+        (tmp_path / "stages" / name).mkdir(parents=True)
+        manifest = {"kind": kind, "inputs": inputs, "result": result}
+        (tmp_path / "stages" / name / MANIFEST).write_text(json.dumps(manifest))
+    assert by_dataset(tmp_path) == {"data/demos": ["clone"], "data/recorded/played-v0": ["pretrain", "finetune"]}
 
 
 def test_recorded_pieces_give_every_number_of_stitches(tmp_path) -> None:

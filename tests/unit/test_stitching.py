@@ -218,6 +218,13 @@ def test_pieces_near_a_point() -> None:
     assert found.to_point(goal, 0.45)[1, 1:6].tolist() == [1, 1, 0, 0, 0]
 
 
+def test_a_trajectory_that_joins_itself() -> None:
+    """(1, 1) comes after the goal cell, but on both sides of it (1, 2) is visited: back to then is a stitch."""
+    found = Stitches(make_episodes(through((1, 2), (1, 3), (1, 2), (1, 1), (1, 2))), MAZE)
+    assert found.table[1, 1, 1, 3] == 1
+    assert found.pieces((1, 1), (1, 3)) == [Piece(0, 3, 4), Piece(0, 0, 1)]
+
+
 def test_exits_of_a_junction() -> None:
     """(1, 3) has three neighbours: two trajectories enter it from the left, and part there."""
     right, down = through((1, 2), (1, 3), (1, 4)), through((1, 2), (1, 3), (2, 3))

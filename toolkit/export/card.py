@@ -95,7 +95,7 @@ def _numbers(policy: Policy, result: Json) -> Iterator[str]:
 
 
 def _data(stage: Path, manifest: Json) -> Iterator[str]:
-    """Recordings that the stage, or one it went on from, learned from."""
+    """Recordings that the stage, or one it went on from, learned from; not what lies behind a recorded policy."""
     waiting, known, found = list(manifest.get("inputs") or []), set(), False
     while waiting:
         name = waiting.pop(0)
@@ -103,13 +103,16 @@ def _data(stage: Path, manifest: Json) -> Iterator[str]:
         if name in known:
             continue
         known.add(name)
-        waiting += source.get("inputs") or []
-        if source.get("kind") in ("collect", "import"):
-            found, result, config = True, source["result"], source["config"]
-            yield (
-                f"- {_line(config.get('recipe') or config.get('source'))}: {result.get('episodes'):,} episodes, "
-                f"{result.get('transitions'):,} transitions (`{result.get('dataset')}`)"
-            )
+        result, config = source.get("result") or {}, source.get("config") or {}
+        if "dataset" not in result:
+            waiting += source.get("inputs") or []
+            continue
+        found = True
+        origin = config.get("recipe") or config.get("source") or f"stage {config.get('of')}"
+        yield (
+            f"- {_line(origin)}: {result.get('episodes'):,} episodes, "
+            f"{result.get('transitions'):,} transitions (`{result['dataset']}`)"
+        )
     if not found:
         yield "Not known from this checkpoint."
 

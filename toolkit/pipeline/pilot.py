@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Callable
@@ -65,8 +66,9 @@ def advise_on(
 ) -> Json:
     """What `toolkit advise` answers: measurements, recommendations, a starting recipe as YAML, and a ranking of pilots.
 
-    `seconds` are for all pilots together; `achieved` is FIRST:END, the numbers of an observation that are the achieved
-    goal; the pipeline's name is `called`; `say` hears what goes on. Raises ToolkitError where the recording has errors.
+    `seconds` are for all pilots together, of which those that fail come last and say why; `achieved` is FIRST:END, the
+    numbers of an observation that are the achieved goal; the pipeline's name is `called`; `say` hears what goes on.
+    Raises ToolkitError where the recording has errors.
     """
     imported = open_data(name, root, format, reading(card, achieved))
     found, episodes = facts(imported, card)
@@ -82,19 +84,32 @@ def advise_on(
         ranking = []
         for one in advice:
             say(f"{one.agent}: {each:.0f} s")
-            ranking.append(run_pilot(one, card, episodes, made, each))
-        ranking.sort(key=lambda pilot: pilot[pilot["measure"]]["iqm"], reverse=True)
+            try:
+                ranking.append(run_pilot(one, card, episodes, made, each))
+            except ToolkitError as error:  # it may have diverged; the others go on
+                ranking.append({"agent": one.agent, "failed": str(error)})
+        ranking.sort(key=_worth, reverse=True)
         result["pilots"] = {"seconds_each": each, "ranking": ranking}
     return result
 
 
+def _worth(pilot: Json) -> float:
+    """What pilots are ranked by; those that failed come last."""
+    return -math.inf if "failed" in pilot else float(pilot[pilot["measure"]]["iqm"])
+
+
 def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, seconds: float) -> Json:
-    """Train one algorithm for so many seconds and play; the numbers depend on how fast the machine is."""
+    """Train one algorithm for so many seconds and play; the numbers depend on how fast the machine is.
+
+    Raises ToolkitError where the training diverges, or there is nothing for the algorithm to learn from.
+    """
     begun = time.monotonic()
-    horizon = next(({key: b[key] for key in ("gamma", "n_step")} for b in made.values() if "gamma" in b), {})
-    stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **horizon)
+    shared = ("gamma", "n_step", "relabel")
+    common = next(({key: b[key] for key in shared if key in b} for b in made.values() if "gamma" in b), {})
+    stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **common)
     agent = make_agent(one.agent, {"hidden": HIDDEN, **one.config}, task_sizes(card))
-    material = material_from(card, episodes, agent, stage.gamma)
+    redrawn = stage.relabel is not None  # then none reached its goal, so episodes are whole though none was kept so
+    material = material_from(card, episodes, agent, stage.gamma, whole=redrawn)
     assert material.replay is not None
     learner = Learner(agent, SEEDS, FOREVER, "auto" if seconds >= COMPILED else "off")
     plan = OfflinePlan(

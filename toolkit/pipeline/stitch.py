@@ -94,9 +94,9 @@ def by_dataset(run: Path) -> dict[str, list[str]]:
 
 
 def _dataset(name: str, manifests: dict[str, Json]) -> str | None:
-    """The recording a stage goes back to, as its collect stage noted it."""
+    """The recording a stage goes back to, as the stage that left it noted it."""
     manifest = manifests.get(name, {})
-    if manifest.get("kind") in ("collect", "import"):
-        return str(manifest["result"]["dataset"])
+    if dataset := (manifest.get("result") or {}).get("dataset"):
+        return str(dataset)
     sources = (_dataset(source, manifests) for source in reversed(manifest.get("inputs", [])))
     return next((dataset for dataset in sources if dataset is not None), None)
