@@ -30,6 +30,8 @@ from toolkit.stats import (
 OUT = Path(__file__).parent / "results" / "stats.json"
 RESAMPLES = 4_000
 EPISODES = 100
+MOST = 800  # episodes of a seed where `--until-ci` ends at the latest
+RATES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99)
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
@@ -39,16 +41,22 @@ def beta(mean: float, spread: float) -> Draw:
     return lambda rng, shape: rng.beta(mean * size, (1 - mean) * size, shape)
 
 
+def alike(rate: float) -> Draw:
+    """Seeds that are equally good."""
+    return lambda rng, shape: np.full(shape, rate)
+
+
 SKILLS: dict[str, Draw] = {
     "mean 0.5, sd 0.1": beta(0.5, 0.1),
     "mean 0.7, sd 0.1": beta(0.7, 0.1),
     "mean 0.9, sd 0.05": beta(0.9, 0.05),
     "mean 0.95, sd 0.04": beta(0.95, 0.04),
     "mean 0.5, sd 0.25": beta(0.5, 0.25),
-    "all 0.8": lambda rng, shape: np.full(shape, 0.8),
-    "all 0.99": lambda rng, shape: np.full(shape, 0.99),
+    "all 0.8": alike(0.8),
+    "all 0.99": alike(0.99),
     "0.9, one in seven 0.1": lambda rng, shape: np.where(rng.random(shape) < 0.85, 0.9, 0.1),
 }
+UNEVEN = {"mean 0.5, sd 0.1": 0.5, "mean 0.7, sd 0.1": 0.7, "mean 0.9, sd 0.05": 0.9, "mean 0.95, sd 0.04": 0.95}
 HELD_TO = list(SKILLS)[:5]  # seeds that differ smoothly: here 95 % must mean 95 %
 
 
@@ -126,25 +134,27 @@ def bca(means: np.ndarray, statistics: np.ndarray) -> np.ndarray:
     return np.percentile(statistics, 100 * norm.cdf(shift + z / (1 - bend * z)))
 
 
-def stopping(skill: float, half: float, most: int, runs: int, seeds: int = 3) -> dict[str, float]:
-    """`--until-ci` against as many episodes at once: bias of the rate and coverage, seeds equally good."""
+def stopping(seeds: int, skill: Draw, truth: float, half: float, runs: int) -> dict[str, float | None]:
+    """`--until-ci`: what stopping adds to the rate, and how often the interval holds the truth, early or not."""
     rng = np.random.default_rng(11)
-    errors, hits, used = [], [], []
+    errors, hits, early = [], [], []
     for _ in range(runs):
-        success = rng.random((seeds, most)) < skill
+        success = rng.random((seeds, MOST)) < skill(rng, (seeds, 1))
         done = 25
         while True:
             low, high = success_ci(success[:, :done])
-            if (high - low) / 2 <= half or done == most:
+            if (high - low) / 2 <= half or done == MOST:
                 break
-            done = min(2 * done, most)
-        errors.append(success[:, :done].mean() - skill)
-        hits.append(low <= skill <= high)
-        used.append(done)
+            done = min(2 * done, MOST)
+        errors.append(success[:, :done].mean() - truth)
+        hits.append(low <= truth <= high)
+        early.append((high - low) / 2 <= half)
+    held = np.array(hits)
     return {
-        "bias": round(float(np.mean(errors)), 5),
-        "coverage": round(float(np.mean(hits)), 4),
-        "episodes_a_seed": round(float(np.mean(used)), 1),
+        "bias": round(float(np.mean(errors)), 4),
+        "coverage": round(float(held.mean()), 3),
+        "reached": round(float(np.mean(early)), 3),
+        "coverage_where_reached": round(float(held[early].mean()), 3) if any(early) else None,
     }
 
 
@@ -156,7 +166,14 @@ def main() -> None:
     for seeds in (3, 5, 10, 20):
         covered[str(seeds)] = {name: coverage(seeds, skill, runs, bootstraps) for name, skill in SKILLS.items()}
         print(seeds, json.dumps(covered[str(seeds)]), flush=True)
-    stopped = {str(skill): stopping(skill, 0.03, 800, runs // 4) for skill in (0.5, 0.8, 0.95, 0.99)}
+    stopped = {
+        f"{seeds} seeds, {half}": {
+            **{f"all {rate}": stopping(seeds, alike(rate), rate, half, 2 * runs // 5) for rate in RATES},
+            **{name: stopping(seeds, SKILLS[name], mean, half, 2 * runs // 5) for name, mean in UNEVEN.items()},
+        }
+        for seeds in (1, 3, 5)
+        for half in (0.03, 0.05, 0.1)
+    }
     ours = [covered[seeds][name]["ours"] for seeds in covered for name in HELD_TO]
     result = {
         "rliable": version("rliable"),
@@ -168,9 +185,9 @@ def main() -> None:
             "seeds": covered,
         },
         "held_to": {"skills": HELD_TO, "lowest": min(ours), "highest": max(ours)},
-        "until_ci_0.03": stopped,
+        "until_ci": {"most_episodes": MOST, "runs": 2 * runs // 5, "found": stopped},
     }
-    print(json.dumps(result["held_to"]), json.dumps(agreement, indent=1), json.dumps(stopped))
+    print(json.dumps(result["held_to"]), json.dumps(agreement, indent=1), json.dumps(stopped, indent=1))
     if not small:
         OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     worst = max(entry["largest_difference"] for entry in agreement.values())

@@ -77,7 +77,8 @@ def evaluate_all(
 ) -> Json:
     """The same for every checkpoint that a run, or one of its stages, keeps, in the order of training.
 
-    All play the same episodes. A stage keeps the checkpoint at its end and the one before.
+    All play from the same seeds, and the same episodes where all begin in the same cells: far starts are those of each
+    policy's own recording. A stage keeps the checkpoint at its end and the one before.
     """
     loaded = [_load(stage, place) for stage, place in _checkpoints(Path(run))]
     known = all(policy.far_starts for _, policy in loaded)
@@ -161,7 +162,8 @@ def _play(
 ) -> EvalResult:
     """All episodes, or rounds that double what was played until the interval is narrow enough.
 
-    Few looks keep small what stopping at a lucky moment adds: docs/statistics.md has the measurement.
+    Few looks keep small what stopping at a lucky moment adds. Where seeds differ, those that happen to agree stop early
+    and their interval is too narrow: docs/statistics.md has the measurements.
     """
     total = len(policy.seeds) * episodes
     show = None if progress is None else lambda now, _: progress(now, total)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from toolkit import __version__
 from toolkit.data import exporters
-from toolkit.data.audit import Expected, audit
+from toolkit.data.audit import Expected, Judged, audit
 from toolkit.data.finding import Finding
 from toolkit.data.imported import Imported, Source, acting, checked
 from toolkit.data.importers import detect, read_data
@@ -96,12 +96,13 @@ def without_motion(episodes: Episodes) -> Episodes:
 
 
 def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
-    """What the audit finds, measured at the task card too where one is given and the data has its kind of goals."""
+    """What the audit finds, measured at a task card too where one is given, and at its goals if the data has any."""
     if card is None:
-        return audit(imported, None)
-    if unfit := misfit(imported.episodes, card):
-        return [Finding("task-shape", unfit), *audit(imported, None)]
-    return audit(imported, _expected(imported.episodes, card))
+        return audit(imported)
+    unfit = misfit(imported.episodes, card)
+    judged = None if unfit else _judged(imported.episodes, card)
+    found = audit(imported, Expected(card.env_id, card.max_episode_steps, judged))
+    return [Finding("task-shape", unfit), *found] if unfit else found
 
 
 def misfit(episodes: Episodes, card: TaskCard) -> str:
@@ -119,8 +120,8 @@ def misfit(episodes: Episodes, card: TaskCard) -> str:
     return ""
 
 
-def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
-    """What the card says about each row; None where it takes rewards as they come, or the data has no goals."""
+def _judged(episodes: Episodes, card: TaskCard) -> Judged | None:
+    """What the card's rule makes of each row; None where it takes rewards as they come, or the data has no goals."""
     goal, width = card.goal_xy, episodes.achieved.shape[1]
     if card.reward.rule == "env" or not width or (goal is not None and len(goal) != width):
         return None
@@ -131,7 +132,7 @@ def _expected(episodes: Episodes, card: TaskCard) -> Expected | None:
     arrived[:-1] = card.reached(episodes.achieved, episodes.desired)[1:]
     reward[:-1] = card.pay(episodes.achieved, desired)[1:]
     success &= acting(episodes.starts)
-    return Expected(card.env_id, card.max_episode_steps, reward, success, success | arrived)
+    return Judged(reward, success, success | arrived)
 
 
 def listed(root: Path) -> list[Json]:

@@ -69,7 +69,7 @@ def sweep_run(
 
 
 def _physics(usual: Physics, cell: Mapping[str, float]) -> Physics:
-    whole = {name: int(value) if value == int(value) else value for name, value in cell.items()}
+    whole = {name: int(value) if float(value).is_integer() else value for name, value in cell.items()}
     made, problems = config.validate(Physics, {**config.dump(usual), **whole})
     if made is None:
         raise ToolkitError("; ".join(f"--{keys[0]}: {text}" for keys, text in problems))

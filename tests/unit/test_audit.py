@@ -18,13 +18,13 @@ from toolkit.collect import collect
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.data.audit import audit
 from toolkit.data.finding import RULES, Finding, without
-from toolkit.data.imported import Imported
+from toolkit.data.imported import Imported, Source
 from toolkit.data.importers import read_data
 from toolkit.data.importers.rows import jumps
 from toolkit.data.minari import import_minari
 from toolkit.recordings import check
 from toolkit.tasks import load_card
-from toolkit.types import ToolkitError
+from toolkit.types import Episodes, ToolkitError
 
 CARD = load_card("pointmaze-umaze")
 EPISODES = 12
@@ -223,6 +223,61 @@ def test_no_false_alarm(name: str, task: str, tmp_path: Path) -> None:
         rules = [finding.rule for finding in check(imported, card)]
         reached = (np.linalg.norm(imported.episodes.achieved - card.goal_xy, axis=1) < 0.44).sum() > 1
         assert rules == [] if reached else rules in ([], ["no-success"])
+
+
+def fallen(lengths: list[int], obs: int, action: int, env_id: str | None = None) -> Imported:
+    """Episodes without goals that all end by a fall and pay 1 a step."""
+    rng, starts = np.random.default_rng(1), np.cumsum([0, *(length + 1 for length in lengths)])
+    rows = int(starts[-1])
+    terminated = np.zeros(rows, np.bool_)
+    terminated[starts[1:] - 2] = True
+    episodes = Episodes(
+        obs=rng.normal(0, 0.02, (rows, obs)).cumsum(0).astype(np.float32),
+        achieved=np.zeros((rows, 0), np.float32),
+        desired=np.zeros((rows, 0), np.float32),
+        action=rng.uniform(-1, 1, (rows, action)).astype(np.float32),
+        reward=np.ones(rows, np.float32),
+        terminated=terminated,
+        truncated=np.zeros(rows, np.bool_),
+        starts=starts,
+    )
+    return Imported(episodes, Source(Path("x"), "minari", {}, np.arange(len(lengths)), env_id=env_id))
+
+
+def test_a_card_that_leaves_rewards_to_the_simulator_still_says_what_and_how_long() -> None:
+    cheetah, cartpole = load_card("halfcheetah"), load_card("cartpole")
+    assert check(fallen([30, 40], 17, 6, "HalfCheetah-v5"), cheetah) == []
+    (found,) = check(fallen([30, 40], 17, 6, "Walker2d-v5"), cheetah)
+    assert found == Finding("env-id", "recorded in Walker2d-v5, the task card has HalfCheetah-v5")
+    falls = fallen([20, 31, 47, 47, 25], 4, 2)
+    assert check(falls, cartpole) == [], "that the two longest fall at once is no time limit"
+    short = cartpole.model_copy(update={"max_episode_steps": 40})
+    assert [(f.rule, f.episode) for f in check(falls, short)] == [("time-limit", 2), ("time-limit", 3)]
+    limited = cartpole.model_copy(update={"max_episode_steps": 47})
+    assert [(f.rule, f.episode) for f in check(falls, limited)] == [("terminal-timeout", 2), ("terminal-timeout", 3)]
+
+
+def test_data_that_do_not_fit_the_task_are_still_told_from_its_own() -> None:
+    found = check(fallen([30, 40], 11, 3, "Hopper-v5"), load_card("halfcheetah"))
+    assert [finding.rule for finding in found] == ["task-shape", "env-id"]
+
+
+@pytest.mark.parametrize("task", ["cartpole", "pendulum"])
+def test_no_false_alarm_under_the_simulator_s_own_rule(task: str, tmp_path: Path) -> None:
+    card = load_card(task)
+    recipe = load_recipe("random").model_copy(update={"episodes": 10})
+    for seed in range(3):
+        assert check(import_minari(collect(recipe, card, tmp_path / str(seed), seed=seed)), card) == []
+
+
+def test_the_same_way_to_another_goal_is_no_duplicate(sound: Path) -> None:
+    imported = import_minari(sound)
+    twice = imported.episodes.select(np.array([0, 1, 0]))
+    source = replace(imported.source, numbers=np.arange(3))
+    assert [(f.rule, f.episode) for f in audit(Imported(twice, source))] == [("duplicate", 2)]
+    desired = twice.desired.copy()
+    desired[twice.starts[2] :] += 1.0
+    assert audit(Imported(replace(twice, desired=desired), source)) == []
 
 
 def test_it_costs_next_to_nothing(sound: Path) -> None:

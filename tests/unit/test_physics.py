@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from toolkit.learner import Learner
 from toolkit.policy import describe, policy_tensors
 from toolkit.report.heat import sweep_page
 from toolkit.sweep import sweep_run, table
-from toolkit.tasks import EnvPool, Physics, TaskCard, load_card, make_env
+from toolkit.tasks import EnvPool, Physics, Reward, TaskCard, load_card, make_env
 from toolkit.types import FloatArray, Spec, ToolkitError
 
 
@@ -89,8 +90,72 @@ def test_other_simulators() -> None:
     make_env(card("cartpole", delay=2)).reset(seed=0)
     with pytest.raises(ToolkitError, match="cartpole is not simulated by MuJoCo"):
         make_env(card("cartpole", mass=2.0))
-    with pytest.raises(ToolkitError, match="without friction"):
-        make_env(card(friction=0.5))
+
+
+IDLE = {
+    "pointmaze-umaze": {"friction"},
+    "fetch-reach": {"gain"},  # a mocap body drags the arm
+    "fetch-push": {"gain"},
+    "fetch-pick-and-place": set(),
+    "hopper": set(),
+    "ant": set(),
+    "Swimmer-v5": {"friction", "damping"},
+    "Reacher-v5": {"friction"},
+    "Pusher-v5": {"friction"},
+    "InvertedPendulum-v5": {"friction"},
+}
+
+
+@pytest.mark.parametrize("task", IDLE)
+def test_a_factor_acts_or_is_refused(task: str) -> None:
+    usual = named(task)
+    for factor in ("mass", "friction", "damping", "gain"):
+        changed = usual.model_copy(update={"physics": Physics(**{factor: 1.5})})
+        if factor in IDLE[task]:
+            with pytest.raises(ToolkitError, match=f"physics.{factor}: changes nothing in task {usual.name}, where"):
+                make_env(changed)
+        else:
+            assert not np.array_equal(shaken(changed), shaken(usual)), factor
+
+
+def named(task: str) -> TaskCard:
+    if not task.endswith("-v5"):
+        return load_card(task)
+    return TaskCard(name="x", description="", env_id=task, max_episode_steps=99, reward=Reward(rule="env"))
+
+
+def shaken(of: TaskCard, steps: int = 30) -> FloatArray:
+    """What is observed after some random steps, as far as the first end."""
+    env, rng = make_env(of), np.random.default_rng(0)
+    seen, _ = env.reset(seed=0)
+    for _ in range(steps):
+        seen, _, terminated, truncated, _ = env.step(rng.uniform(-1, 1, env.actions.dim).astype(np.float32))
+        if terminated or truncated:
+            break
+    return seen["observation"].astype(np.float32)
+
+
+def world(ball: str, contact: str = "") -> Any:
+    """A ball above a floor and a wall, both of which are fixed."""
+    return mujoco.MjModel.from_xml_string(
+        f"""<mujoco><worldbody>
+          <geom name="floor" type="plane" size="1 1 1"/><geom type="box" size="1 1 1"/>
+          <body pos="0 0 1"><freejoint/><geom name="ball" size="0.1" {ball}/></body>
+        </worldbody><contact>{contact}</contact></mujoco>"""
+    )
+
+
+def test_friction_acts_where_something_touches() -> None:
+    apart, pair = 'contype="0" conaffinity="0"', '<pair geom1="floor" geom2="ball" condim="{}"/>'
+    double = Physics(friction=2.0)
+    for model in (world(apart), world(apart, pair.format(1))):
+        with pytest.raises(ToolkitError, match="without friction"):
+            double.alter(model, "x")
+    for ball in ("", 'contype="0"', 'conaffinity="0"', 'condim="1"'):
+        double.alter(world(ball), "x")
+    touching, usual = (world(apart, pair.format(3)) for _ in range(2))
+    double.alter(touching, "x")
+    np.testing.assert_array_equal(touching.pair_friction, 2 * usual.pair_friction)
 
 
 def test_a_sweep_of_the_recorded_physics_is_the_evaluation_and_the_page_shows_it(checkpoint: Path) -> None:
@@ -107,6 +172,9 @@ def test_a_sweep_of_the_recorded_physics_is_the_evaluation_and_the_page_shows_it
         ({"mass": [0.0]}, "--mass"),
         ({"delay": [0.5]}, "--delay"),
         ({"friction": [2.0]}, "without friction"),
+        ({"mass": [float("inf")]}, "--mass: expected a finite number"),
+        ({"mass": [float("nan")]}, "--mass: expected a finite number"),
+        ({"delay": [float("inf")]}, "--delay"),
     ):
         with pytest.raises(ToolkitError, match=message):
             sweep_run(checkpoint, factors, episodes=1)

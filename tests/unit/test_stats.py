@@ -19,11 +19,19 @@ from toolkit.stats import (
     probability_of_improvement,
     seed_ci,
     spearman,
+    student,
     success_ci,
     success_summary,
     value_summary,
     wilson_ci,
 )
+
+
+def test_student_s_points_are_those_of_the_tables() -> None:
+    points = {1: 12.70620, 2: 4.30265, 3: 3.18245, 4: 2.77645, 5: 2.57058, 6: 2.44691, 7: 2.36462, 9: 2.26216}
+    points |= {10: 2.22814, 15: 2.13145, 20: 2.08596, 30: 2.04227, 120: 1.97993}
+    for freedom, point in points.items():
+        assert student(freedom) == pytest.approx(point, rel=4e-4), freedom
 
 
 def test_rank_correlation_known_answers() -> None:
@@ -175,6 +183,9 @@ def test_paired() -> None:
     assert 0.03 < np.mean(np.array(p) <= 0.05) < 0.07, "under no difference p is uniform"
     many = paired(rng.normal(1, 1, 30), rng.normal(0, 1, 30))
     assert 0 < many["p"] < 0.05 and many["least_p"] < 1e-3
+    for missing in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="not all finite"):
+            paired([0.9, missing, 0.7], [0.5, 0.6, 0.6])
 
 
 def test_outcomes_that_no_one_knows() -> None:

@@ -25,14 +25,20 @@ MOST = 50  # findings of one rule that are listed
 _SIMULATORS = ("mujoco", "gymnasium", "gymnasium-robotics")
 
 
+class Judged(NamedTuple):
+    """What a task card's rule makes of recorded goals."""
+
+    reward: FloatArray  # (R,) what the card pays in each row
+    success: BoolArray  # (R,) rows in which its goal is reached
+    arrived: BoolArray  # (R,) rows in which that or the episode's own goal is reached
+
+
 class Expected(NamedTuple):
     """What a task card says about data recorded for it."""
 
     env_id: str
     max_steps: int
-    reward: FloatArray  # (R,) what the card pays in each row
-    success: BoolArray  # (R,) rows in which its goal is reached
-    arrived: BoolArray  # (R,) rows in which that or the episode's own goal is reached
+    judged: Judged | None = None  # None where the simulator alone can judge, or the data has no goals
 
 
 def audit(imported: Imported, expected: Expected | None = None) -> list[Finding]:
@@ -43,7 +49,7 @@ def audit(imported: Imported, expected: Expected | None = None) -> list[Finding]
             found += rule(imported)
         found += _ends(imported, expected)
         found += _origin(imported, expected)
-        found += _rewards(imported, expected)
+        found += _rewards(imported, expected.judged if expected else None)
     return _shortened(found)
 
 
@@ -117,9 +123,9 @@ def _long_runs(still: BoolArray, changing: BoolArray) -> BoolArray:
 
 
 def _doubles(imported: Imported) -> list[Finding]:
-    """Episodes that are an earlier one again, to the last bit."""
+    """Episodes that are an earlier one again, to the last bit; the same way to another goal is another episode."""
     episodes, numbers = imported.episodes, imported.source.numbers
-    rows = np.concatenate([episodes.obs, episodes.action], axis=1)
+    rows = np.concatenate([episodes.obs, episodes.achieved, episodes.desired, episodes.action], axis=1)
     first: dict[bytes, int] = {}
     found = []
     for e, (begin, end) in enumerate(zip(episodes.starts[:-1].tolist(), episodes.starts[1:].tolist(), strict=True)):
@@ -140,8 +146,8 @@ def _ends(imported: Imported, expected: Expected | None) -> Iterator[Finding]:
             yield Finding("time-limit", f"{steps[e]} steps, expected at most {limit}", int(numbers[e]), int(limit))
     longest = int(limit or steps.max())
     suspicious = episodes.terminated[last] & (steps == longest)
-    if expected is not None:
-        suspicious &= ~expected.arrived[last]
+    if expected is not None and expected.judged is not None:
+        suspicious &= ~expected.judged.arrived[last]
     else:  # what pays no better than an ordinary step is hardly a success
         suspicious &= episodes.reward[last] <= np.median(episodes.reward[acting(episodes.starts)])
     if suspicious.sum() >= 2:
@@ -166,13 +172,13 @@ def _installed(name: str) -> str:
         return "none"
 
 
-def _rewards(imported: Imported, expected: Expected | None) -> Iterator[Finding]:
+def _rewards(imported: Imported, judged: Judged | None) -> Iterator[Finding]:
     episodes = imported.episodes
     moving = acting(episodes.starts)
-    if expected is not None:
-        if not expected.success.any():
+    if judged is not None:
+        if not judged.success.any():
             yield Finding("no-success", "no episode reaches the goal of the task card")
-        offset = (episodes.reward - expected.reward)[moving]
+        offset = (episodes.reward - judged.reward)[moving]
         shift = float(np.median(offset))
         everywhere = (np.abs(offset - shift) < _EQUAL).mean() > 0.9  # not just other goals
         if imported.source.rewarded and abs(shift) > _EQUAL and everywhere:

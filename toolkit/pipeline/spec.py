@@ -116,7 +116,7 @@ class _Training(Strict):
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto weighs the compilation against the planned updates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Matrix products; auto takes bf16 where the hardware has units for it. Weights stay in fp32."""
+    """Products of hidden layers; auto takes bf16 where the hardware has units for it. All else stays in fp32."""
     checkpoint_every_s: PositiveFloat = 20.0
     """Seconds between two checkpoints: at most this much work is lost to a kill."""
 
@@ -169,7 +169,7 @@ class OnlineStage(_Training):
 
 
 class EvaluateStage(Strict):
-    """Measure finished policies, all over the same episodes."""
+    """Measure finished policies, all with the same seeds; from far starts each in the cells of its own recording."""
 
     kind: Literal["evaluate"]
     of: tuple[str, ...] = Field(min_length=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import mujoco
@@ -39,12 +40,32 @@ class Physics(Strict):
             return
         if not isinstance(model, mujoco.MjModel):
             raise ToolkitError(f"physics.{changed[0]}: task {task} is not simulated by MuJoCo; expected noise or delay")
-        if self.friction != 1.0 and (model.geom_condim == 1).all():
-            raise ToolkitError(f"physics.friction: contacts in task {task} are without friction; expected 1")
+        for name, why in _idle(model):
+            if name in changed:
+                raise ToolkitError(f"physics.{name}: changes nothing in task {task}, where {why}; expected 1")
         model.body_mass[:] *= self.mass
         model.body_inertia[:] *= self.mass
         model.geom_friction[:] *= self.friction
+        model.pair_friction[:] *= self.friction  # of pairs whose contact the model itself describes
         model.dof_damping[:] *= self.damping
         model.actuator_gainprm[:] *= self.gain
         model.actuator_biasprm[:] *= self.gain  # what a position servo pulls back with
         mujoco.mj_setConst(model, mujoco.MjData(model))  # what the model keeps of masses
+
+
+def _idle(model: mujoco.MjModel) -> Iterator[tuple[str, str]]:
+    """Factors that cannot change anything, and why; a sweep of one would pass for robustness."""
+    if not _rubs(model):
+        yield "friction", "all contacts are without friction"
+    if not model.dof_damping.any():
+        yield "damping", "no joint is damped"
+    if not (model.actuator_gainprm.any() or model.actuator_biasprm.any()):
+        yield "gain", "no actuator moves anything"
+
+
+def _rubs(model: mujoco.MjModel) -> bool:
+    """Whether a contact with friction is possible, for all the model says; soft bodies are taken to have some."""
+    body, rough = model.body_weldid[model.geom_bodyid], model.geom_condim > 1
+    may = (model.geom_contype[:, None] & model.geom_conaffinity) != 0
+    may = (may | may.T) & (body[:, None] != body)  # what is welded together never touches
+    return bool((may & (rough[:, None] | rough)).any() or (model.pair_dim > 1).any() or model.nflex)
