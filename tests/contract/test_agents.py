@@ -90,6 +90,8 @@ def batch(agent: Agent[Any], seed: int, rows: int = 32) -> Batch | Rollout:
     if agent.spec.discrete:
         choose = lambda: torch.nn.functional.one_hot(torch.from_numpy(rng.integers(A, size=rows)), A).float()  # noqa: E731
         b = b._replace(action=choose(), next_action=choose())
+    if agent.chunk > 1:
+        b = b._replace(taken=torch.from_numpy(rng.integers(1, agent.chunk + 1, size=rows)).float())
     if agent.cfg.on_policy:
         last = (b.discount == 0.0) | torch.from_numpy(rng.random(rows) < 0.1)
         columns = (b.obs, b.action, b.next_obs, normal(rows, A), b.reward, b.discount, last.float(), b.noise)
@@ -277,6 +279,6 @@ def pack(b: Batch | Rollout, goal_dim: int) -> torch.Tensor:
     if isinstance(b, Rollout):
         scalars = [x.unsqueeze(-1) for x in (b.reward, b.discount, b.last)]
         return torch.cat([b.obs, b.action, b.next_obs, b.action_noise, *scalars, b.noise], -1)
-    scalars = [x[:, None] for x in (b.reward, b.discount, b.mc_return)]
+    scalars = [x[:, None] for x in (b.reward, b.discount, b.mc_return, b.taken) if x is not None]
     goal = b.policy_obs[:, b.policy_obs.shape[1] - goal_dim :]
     return torch.cat([b.obs, b.action, b.next_obs, b.next_action, *scalars, goal, b.waypoint, b.noise], 1)
