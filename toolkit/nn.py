@@ -109,14 +109,18 @@ def mlp(p: Params, x: Tensor) -> Tensor:
     """Forward pass with ReLU; (..., in) -> (..., out), or (E, ..., out) when the parameters hold an ensemble."""
     layers = sum(k.startswith("w") for k in p)
     for i in range(layers):
-        # bfloat16 has steps of 0.5 near 100, too coarse for a value that differs from the next one by a step's reward
-        dtype = _matmul_dtype if i < layers - 1 else torch.float32
-        x = torch.matmul(x.to(dtype), p[f"w{i}"].to(dtype)).float() + _row(p[f"b{i}"])
-        if i < layers - 1:
+        # bfloat16 has steps of 0.5 near 100, too coarse for the last layer: values differ by the reward of a step
+        last = i == layers - 1
+        x = _product(x, p[f"w{i}"], torch.float32 if last else _matmul_dtype) + _row(p[f"b{i}"])
+        if not last:
             if f"g{i}" in p:  # whose shape is fixed, also for a tracer
                 x = F.layer_norm(x, p[f"g{i}"].shape[-1:]) * _row(p[f"g{i}"]) + _row(p[f"h{i}"])
             x = F.relu(x)
     return x
+
+
+def _product(x: Tensor, w: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.matmul(x, w) if dtype is torch.float32 else torch.matmul(x.to(dtype), w.to(dtype)).float()
 
 
 def _row(b: Tensor) -> Tensor:
