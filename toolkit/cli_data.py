@@ -145,7 +145,8 @@ def validate(
     def lines(found: Json) -> Iterator[str]:
         for finding in found["findings"]:
             yield f"{finding['severity']:7}  {finding['rule']:16}  {finding['text']}"
-        yield f"{found['path']}: {found['errors']} errors, {found['warnings']} warnings"
+        counts = [f"{found[kind]} {kind[:-1] if found[kind] == 1 else kind}" for kind in ("errors", "warnings")]
+        yield f"{found['path']}: {', '.join(counts)}"
 
     if answer(call, as_json, lines)["errors"]:
         raise typer.Exit(2)

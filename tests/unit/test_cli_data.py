@@ -79,7 +79,7 @@ def test_validate(recorded: Path, here: Path) -> None:
     report = data("validate", "bad.npz", "--json", code=2)
     rules = {finding["rule"] for finding in report["findings"]}
     assert rules == {"not-finite", "action-bounds"} and report["findings"][0]["severity"] == "error"
-    assert "1 errors" in data("validate", "bad.npz", "--waive", "action-bounds", code=2)
+    assert "1 error, " in data("validate", "bad.npz", "--waive", "action-bounds", code=2)
     data("validate", "bad.npz", "--waive", "action-bounds", "--waive", "not-finite")
     data("validate", "bad.npz", "--action-bounds", "-2,2", "--waive", "not-finite")
     assert "expected the name of a rule" in data("validate", "bad.npz", "--waive", "nan", code=2)
