@@ -50,7 +50,8 @@ measured.
 Success is the interquartile mean over seeds of 100 episodes each, with its 95 % interval ([statistics](statistics.md)).
 On `stitch` episodes begin in the far cells, which no single recorded trajectory joins to the goal; on `navigate` and
 `mixture` there are none, and they begin anywhere. Dip and regret are [the switch's](seam.md); without an offline stage
-there is no dip. Updates are those of all seeds together, with what the stage spends on compiling and evaluating."""
+there is no dip. Updates are those of all seeds together, with what the stage spends on compiling and evaluating; rows
+were measured on machines of different speed, some beside other work, so only large differences mean something."""
 
 
 class Row(NamedTuple):
