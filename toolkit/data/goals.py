@@ -178,9 +178,7 @@ def fill_goals(
                     reward, discount, z = _walk_to_goal(
                         flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
                     )
-                    write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
-                    if chunk > 1:
-                        to[y + 2 * wide + 3] = chunk
+                    write(to, y, flat, k, i, rows.shape, z, O, A, chunk, chunk, reward, discount)
                     for g in range(G):
                         normal = (goal[g] - mean[g]) / std[g]
                         to[y + O - G + g] = to[y + wide + O - G + g] = normal

@@ -123,7 +123,7 @@ def _walk(flat: Any, k: Any, i: Any, shape: Any, n_step: Any, gamma: Any) -> Any
 @numba.njit(inline="always")
 def write(
     to: Any, y: Any, flat: Any, k: Any, i: Any, shape: Any, z: Any, O: Any, A: Any, chunk: Any,
-    reward: Any, discount: Any,
+    taken: Any, reward: Any, discount: Any,
 ) -> None:  # fmt: skip
     """One row of a batch up to its scalars: the transition at (k, i), the observation after it at flat[z].
 
@@ -137,6 +137,8 @@ def write(
         copy(to, y + O + j * A, flat, (k * capacity + i) * W + W - A, A)
     copy(to, y + wide, flat, z + W - O - A, O + A)
     to[y + 2 * wide], to[y + 2 * wide + 1], to[y + 2 * wide + 2] = reward, discount, flat[x + RETURN]
+    if chunk > 1:
+        to[y + 2 * wide + 3] = taken
 
 
 @kernel
@@ -176,18 +178,15 @@ def fill_steps(
                     missing += left < chunk
                     reward, discount, z = _walk(flat, k, i, rows.shape, n_step, gamma)
                     y = ((u * S + s) * B + b) * WO
-                    write(to, y, flat, k, i, rows.shape, z, O, A, chunk, reward, discount)
                     ahead = np.int64(flat[(k * capacity + i) * W + LEFT])
                     taken = ahead if 0 < ahead < chunk else chunk
+                    write(to, y, flat, k, i, rows.shape, z, O, A, chunk, taken, reward, discount)
                     for j in range(taken, chunk):
                         k, i = pick(key, b, _TAIL + j, size, first, count)
                         i -= flat[(k * capacity + i) * W + LEFT] == FINAL  # which carries no action
                         i += capacity * (i < 0)
                         copy(to, y + O + j * A, flat, (k * capacity + i) * W + W - A, A)
-                    goal = y + 2 * (O + chunk * A) + 3 + (chunk > 1)
-                    if chunk > 1:
-                        to[goal - 1] = taken
-                    copy(to, goal, to, y + O - G, G)
+                    copy(to, y + 2 * (O + chunk * A) + 3 + (chunk > 1), to, y + O - G, G)
     return missing
 
 
