@@ -20,6 +20,14 @@ _VALUE_GOAL, _POLICY_GOAL = 60, 63
 
 
 @numba.njit(inline="always")
+def _with_factors(shares: Any, which: Any, gamma: Any) -> Any:
+    """A row of the shares that `fill_goals` is given, as `_goal_place` takes it."""
+    uniform = shares[which, 3]
+    geometric = np.float32(1.0 / math.log(gamma)) * (np.float32(1.0) - uniform)
+    return shares[which, 0], shares[which, 1], shares[which, 2], geometric, uniform
+
+
+@numba.njit(inline="always")
 def _goal_place(
     key: Any, b: Any, n: Any, i: Any, left: Any, size: Any, capacity: Any, shares: Any
 ) -> Any:  # fmt: skip
@@ -73,7 +81,7 @@ def _walk_to_goal(
     return reward, discount, x
 
 
-@numba.njit(error_model="numpy")
+@numba.njit(inline="always")
 def _write_goal(to: Any, y: Any, flat: Any, x: Any, mean: Any, std: Any) -> None:
     """The goal at flat[x], normalised."""
     for g in range(len(mean)):
@@ -149,9 +157,7 @@ def fill_goals(
     wide = O + chunk * A
     chosen, goal = np.empty((B, 5), np.int64), np.empty(G, np.float32)
     count, missing = np.uint64(max(streams_per_seed, 1)), 0
-    scale, one = np.float32(1.0 / math.log(gamma)), np.float32(1.0)
-    value = shares[0, 0], shares[0, 1], shares[0, 2], scale * (one - shares[0, 3]), shares[0, 3]
-    policy = shares[1, 0], shares[1, 1], shares[1, 2], scale * (one - shares[1, 3]), shares[1, 3]
+    value, policy = _with_factors(shares, 0, gamma), _with_factors(shares, 1, gamma)
     near = np.float32(radius) * np.float32(radius)
     rewards = np.float32(step_reward), np.float32(goal_reward)
     for u in range(U):
@@ -179,9 +185,8 @@ def fill_goals(
                         flat, k, i, rows.shape, n_step, gamma, goal, near, rewards[0], rewards[1]
                     )
                     write(to, y, flat, k, i, rows.shape, z, O, A, chunk, chunk, reward, discount)
-                    for g in range(G):
-                        normal = (goal[g] - mean[g]) / std[g]
-                        to[y + O - G + g] = to[y + wide + O - G + g] = normal
+                    _write_goal(to, y + O - G, goal, 0, mean, std)
+                    copy(to, y + wide + O - G, to, y + O - G, G)
             if shown > 0:
                 _fill_ahead(
                     to, (u * S + s) * B * WO, flat, rows.shape, size, chosen, begin[u, s], end[u, s], key, O, WO,

@@ -192,8 +192,7 @@ class Sampler:
     the chunk that was played. `n_step` is then the chunk's length, so that the value after it is that of the next look.
     Where the task ends sooner the row is drawn too, with random recorded actions for those that were not taken: zeros
     would tell what was to happen, and to leave out what ended makes the values of the rest too high; `taken` says how
-    many were, for who imitates. With goals drawn
-    anew the end is another goal's, and only whole chunks are drawn.
+    many were, for who imitates. With goals drawn anew the end is another goal's, and only whole chunks are drawn.
 
     `mc_return` is the recorded return, which knows nothing of goals drawn anew; in a ring it is `NO_RETURN` until the
     episode has ended. `next_action` is 0 where none was recorded, and holds the first of a chunk only.
