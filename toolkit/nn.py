@@ -137,8 +137,9 @@ class Gaussian(NamedTuple):
 
     Behaviour-cloning losses read it as a normal around tanh(mean) in action space: recorded actions that lie
     on the bounds keep a finite likelihood. Soft actor-critic reads it as the squashed normal tanh(mean + std z).
-    The greedy action, tanh(mean), is the same in both, so a network moves between them unchanged. All draws are the
-    squashed ones: of a normal that was fitted around tanh(mean) they keep about 1 - tanh(mean)^2 of the spread.
+    The greedy action, tanh(mean), is the same in both, so a network moves between them unchanged. Each agent draws from
+    the one that it fits: squashed draws keep about 1 - tanh(mean)^2 of a spread that was fitted around tanh(mean), and
+    who imitates them loses more of it each time.
     """
 
     mean: Tensor
@@ -153,6 +154,10 @@ class Gaussian(NamedTuple):
         """Log density of `a` under the normal around tanh(mean), (...)."""
         z = (a - self.mode) * torch.exp(-self.log_std)
         return (-0.5 * z * z - self.log_std - _HALF_LOG_2PI).sum(-1)
+
+    def draw_around(self, z: Tensor) -> Tensor:
+        """Sample of the normal around tanh(mean) from standard normal `z`, cut at the bounds, (..., A)."""
+        return (self.mode + torch.exp(self.log_std) * z).clamp(-1.0, 1.0)
 
     def draw(self, z: Tensor) -> Tensor:
         """Squashed sample from standard normal `z`, (..., A)."""

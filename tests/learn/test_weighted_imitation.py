@@ -61,6 +61,17 @@ def test_with_beta_0_weighted_imitation_is_behaviour_cloning_to_the_last_bit(nam
     assert all(torch.equal(a.pi.p[k], b.pi.p[k]) for k in b.pi.p)
 
 
+@pytest.mark.parametrize("name", ["bc", "awr", "awac", "iql", "ivl"])
+def test_what_imitates_plays_with_the_spread_it_has_seen(name: str) -> None:
+    """Actions 0.7 and 0.9: mean 0.8, deviation 0.1, of which a squashed draw would keep about 1 - 0.8^2."""
+    data = record(1, [([(0, (a,), 0.0)], 0, True) for a in (0.7, 0.9)], GAMMA)
+    agent, state = train(name, data, 500, hidden=(), lr=3e-2)
+    z = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
+    played = agent.act(state, torch.ones(4000, 1), z)
+    assert float(played.mean()) == pytest.approx(0.8, abs=0.02)
+    assert float(played.std()) == pytest.approx(0.1, abs=0.02)
+
+
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
 def test_awr_moves_from_cloning_towards_filtered_cloning_with_beta(beta: float) -> None:
     """V is 1/2, the weights exp(+-beta/2) and their mean action tanh(beta/2) / 2: 0 of cloning, 1/2 of filtered."""

@@ -32,8 +32,7 @@ class AWAC(Agent[AWACState]):
 
     Order: Q on Q_targ and the old pi; pi on the new Q and the old pi; Q_targ. Reads: Q <- Q_targ, pi; pi <- Q, pi.
     Deviations: weights bounded and not divided by their sum over the batch, as in CORL; state-dependent standard
-    deviation, so that the policy can be handed on to SAC; a' and a_pi are drawn squashed (`nn.Gaussian`), nearly greedy
-    where actions are near their bounds.
+    deviation, so that the policy can be handed on to SAC.
     """
 
     Config = AWACConfig
@@ -61,7 +60,7 @@ class AWAC(Agent[AWACState]):
 
     def update_critic(self, st: AWACState, b: Batch) -> tuple[AWACState, Metrics]:
         """Critics and target."""
-        a = policy(st.pi.p, b.next_obs).draw(b.noise[..., : self.spec.action_dim])
+        a = policy(st.pi.p, b.next_obs).draw_around(b.noise[..., : self.spec.action_dim])
         y = b.reward + b.discount * q_values(st.Q_targ, b.next_obs, a).amin(0)
         Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, b), self.cfg.lr * b.lr_scale)
         return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), metrics
@@ -74,13 +73,13 @@ class AWAC(Agent[AWACState]):
 
     def advantage(self, st: AWACState, b: Batch) -> Tensor:
         """How much better the critics think of the recorded action than of the policy's, (B,)."""
-        a = policy(st.pi.p, b.policy_obs).draw(b.noise[..., self.spec.action_dim :])
+        a = policy(st.pi.p, b.policy_obs).draw_around(b.noise[..., self.spec.action_dim :])
         q, q_pi = (q_values(st.Q.p, b.policy_obs, x).amin(0) for x in (b.action, a))
         return q - q_pi
 
     def act(self, st: AWACState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw(noise)
+        """Normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).draw_around(noise)
 
     def q(self, st: AWACState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""

@@ -65,8 +65,8 @@ class AWR(Agent[AWRState]):
         return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
 
     def act(self, st: AWRState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw(noise)
+        """Normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).draw_around(noise)
 
 
 def _known(b: Batch) -> Tensor:

@@ -55,9 +55,9 @@ class BC(Agent[BCState]):
         return loss, {"loss/pi": loss.detach()}
 
     def act(self, st: BCState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample, greedy with zero noise; a deterministic policy is always greedy."""
+        """Normal sample, greedy with zero noise; a deterministic policy is always greedy."""
         dist = policy(st.pi.p, obs)
-        return dist.mode if self.cfg.policy == "deterministic" else dist.draw(noise)
+        return dist.mode if self.cfg.policy == "deterministic" else dist.draw_around(noise)
 
 
 class FilteredBC(BC):

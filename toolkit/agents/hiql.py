@@ -140,8 +140,8 @@ class HIQL(Agent[HIQLState]):
         return mlp(st.high.p, self._map(obs))
 
     def act(self, st: HIQLState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample of the lower level; greedy with zero noise."""
-        return policy(st.low.p, self._walk(self._towards(obs, self.propose(st, obs)))).draw(noise)
+        """Normal sample of the lower level; greedy with zero noise."""
+        return policy(st.low.p, self._walk(self._towards(obs, self.propose(st, obs)))).draw_around(noise)
 
     def q(self, st: HIQLState, obs: Tensor, action: Tensor) -> Tensor:
         """V(s, g), which knows no actions."""

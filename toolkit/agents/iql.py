@@ -96,8 +96,8 @@ class IQL(Agent[IQLState]):
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach()}
 
     def act(self, st: IQLState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw(noise)
+        """Normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).draw_around(noise)
 
     def q(self, st: IQLState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""

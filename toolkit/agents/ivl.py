@@ -75,8 +75,8 @@ class IVL(Agent[IVLState]):
         return _values(V, self.aimed(b.next_obs, b.policy_obs)).mean(0) - _values(V, b.policy_obs).mean(0)
 
     def act(self, st: IVLState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw(noise)
+        """Normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).draw_around(noise)
 
 
 def _values(p: Params, s: Tensor) -> Tensor:

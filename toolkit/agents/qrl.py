@@ -125,8 +125,8 @@ class QRL(Agent[QRLState]):
         return iqe(st.d.p, embed(st.d.p, "phi", s), embed(st.d.p, "psi", g))
 
     def act(self, st: QRLState, obs: Tensor, noise: Tensor) -> Tensor:
-        """Squashed normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw(noise)
+        """Normal sample; greedy with zero noise."""
+        return policy(st.pi.p, obs).draw_around(noise)
 
 
 def embed(d: Params, name: str, x: Tensor) -> Tensor:
