@@ -1,7 +1,7 @@
 """Whether the toolkit's algorithms come to what the same ones of other libraries come to.
 
     PYTHONPATH=. python benchmarks/agreement.py --only sac-pendulum,sac-pointmaze     # against Stable-Baselines3
-    PYTHONPATH=. python benchmarks/agreement.py --only iql,td3_bc,cql                 # against d3rlpy
+    PYTHONPATH=. python benchmarks/agreement.py --only iql,td3_bc,cql,discrete_cql    # against d3rlpy
     PYTHONPATH=. python benchmarks/agreement.py --tiny                                # does it run at all?
 
 Both sides get the same task, budget, networks and rates; d3rlpy also the same transitions, normalised in the same way.
@@ -41,8 +41,8 @@ HIDDEN, BATCH, GAMMA, RATE, POLYAK = (128, 128), 256, 0.99, 1e-3, 0.005
 EPISODES, SEED = 50, 0  # for each seed, the same for both sides
 # task, steps of practice, steps of it before the first update
 PRACTICE = {"sac-pendulum": ("pendulum", 6_000, 200), "sac-pointmaze": ("pointmaze-umaze-dense", 20_000, 1_000)}
-TASK, RECIPE = "pointmaze-umaze", "mixture"
-# what the two libraries call the same settings
+RECIPE = "mixture"
+# what the two libraries call the same settings; both rates and `polyak` or `tau` are added to them
 OFFLINE: dict[str, tuple[str, Json, Json]] = {
     "iql": ("IQL", {"expectile": 0.9, "beta": 3.0}, {"expectile": 0.9, "weight_temp": 3.0, "max_weight": 100.0}),
     "td3_bc": ("TD3PlusBC", {"alpha": 2.5}, {"alpha": 2.5}),
@@ -52,8 +52,11 @@ OFFLINE: dict[str, tuple[str, Json, Json]] = {
         # without the Lagrange multiplier, as the toolkit's CQL is by default
         {"conservative_weight": 5.0, "alpha_learning_rate": 0.0, "temp_learning_rate": RATE, "n_action_samples": 10},
     ),
+    # d3rlpy halves the squares (and takes Huber's beyond 1); its target jumps, as often as ours takes to follow
+    "discrete_cql": ("DiscreteCQL", {"alpha": 1.0}, {"alpha": 0.5, "target_update_interval": round(1 / POLYAK)}),
 }
-UPDATES = {"iql": 6_000, "td3_bc": 6_000, "cql": 3_000}
+TASK = dict.fromkeys(OFFLINE, "pointmaze-umaze") | {"discrete_cql": "pointmaze-umaze-discrete"}
+UPDATES = dict.fromkeys(OFFLINE, 6_000) | {"cql": 3_000}
 
 
 def main() -> None:
@@ -129,13 +132,14 @@ def learnt(name: str, options: Any, folder: Path) -> Json:
     config: Json = {"lr": RATE, "polyak": POLYAK, **ours}
     stage |= {"config": config, "final_episodes": EPISODES}
     collect = {"kind": "collect", "recipe": RECIPE, "episodes": 100 if options.tiny else 1_000}
-    summary = run(TASK, {"collect": collect, "train": stage}, options.seeds, folder)
-    card = load_card(TASK)
+    summary = run(TASK[name], {"collect": collect, "train": stage}, options.seeds, folder)
+    card = load_card(TASK[name])
+    sizes = task_sizes(card)
     (recording,) = (folder / "run/data").glob("*/*-v0")
-    material = prepare(card, recording, make_agent(name, config, task_sizes(card)), GAMMA)
+    material = prepare(card, recording, make_agent(name, config, sizes), GAMMA)
     settings = {"kind": kind, "config": theirs, "updates": updates, "seeds": list(range(options.seeds))}
     settings |= {"hidden": HIDDEN, "batch": BATCH, "gamma": GAMMA, "rate": RATE, "polyak": POLYAK}
-    np.savez(folder / "data.npz", allow_pickle=False, **transitions(material))
+    np.savez(folder / "data.npz", allow_pickle=False, **transitions(material, sizes.discrete))
     (folder / "settings.json").write_text(json.dumps(settings))
     script = Path(__file__).with_name("d3rlpy_train.py")
     subprocess.run([str(d3rlpy_python(options.peers)), str(script), str(folder)], check=True, stdout=2)
@@ -145,7 +149,7 @@ def learnt(name: str, options: Any, folder: Path) -> Json:
     return result | compared(summary["stages"]["train"]["success"]["per_seed"], scores, "d3rlpy")
 
 
-def transitions(material: Material) -> dict[str, npt.NDArray[Any]]:
+def transitions(material: Material, discrete: bool) -> dict[str, npt.NDArray[Any]]:
     """What our agents learn from, as d3rlpy wants it: the last step of an episode says how it ends."""
     assert material.replay is not None
     spec, rows = material.replay.spec, material.replay.rows[0]
@@ -154,7 +158,7 @@ def transitions(material: Material) -> dict[str, npt.NDArray[Any]]:
     ended = rows[:, TERMINATED] != 0
     return {
         "observations": obs,
-        "actions": action,
+        "actions": action.argmax(-1, keepdims=True) if discrete else action,
         "rewards": rows[:, REWARD],
         "terminals": ended.astype(np.float32),
         "timeouts": ((rows[:, LEFT] == 1) & ~ended).astype(np.float32),
@@ -164,10 +168,12 @@ def transitions(material: Material) -> dict[str, npt.NDArray[Any]]:
 def played(card: TaskCard, material: Material, file: Path) -> float:
     """Success of a policy that d3rlpy wrote as TorchScript."""
     policy = torch.jit.load(str(file))
+    sizes = task_sizes(card)
 
     def act(inputs: FloatArray) -> FloatArray:
         with torch.no_grad():
-            return np.asarray(policy(torch.from_numpy(material.normalizer(inputs[0]))))[None]
+            action = np.asarray(policy(torch.from_numpy(material.normalizer(inputs[0]))))
+        return (np.eye(sizes.action_dim, dtype=np.float32)[action] if sizes.discrete else action)[None]
 
     return float(evaluate(act, card, 1, EPISODES, base_seed=SEED).success.mean())
 

@@ -18,17 +18,16 @@ def main(folder: Path) -> None:
     settings = json.loads((folder / "settings.json").read_text())
     data = d3rlpy.dataset.MDPDataset(**np.load(folder / "data.npz"))
     encoder = d3rlpy.models.VectorEncoderFactory(settings["hidden"])
-    rates = {"actor_learning_rate": settings["rate"], "critic_learning_rate": settings["rate"]}
-    nets: dict[str, Any] = {"actor_encoder_factory": encoder, "critic_encoder_factory": encoder}
+    parts: dict[str, Any]
+    if settings["kind"] == "DiscreteCQL":
+        parts = {"learning_rate": settings["rate"], "encoder_factory": encoder}
+    else:
+        parts = {"actor_learning_rate": settings["rate"], "critic_learning_rate": settings["rate"]}
+        parts |= {"actor_encoder_factory": encoder, "critic_encoder_factory": encoder, "tau": settings["polyak"]}
     if settings["kind"] == "IQL":
-        nets["value_encoder_factory"] = encoder
+        parts["value_encoder_factory"] = encoder
     config = getattr(d3rlpy.algos, f"{settings['kind']}Config")(
-        batch_size=settings["batch"],
-        gamma=settings["gamma"],
-        tau=settings["polyak"],
-        **rates,
-        **nets,
-        **settings["config"],
+        batch_size=settings["batch"], gamma=settings["gamma"], **parts, **settings["config"]
     )
     for seed in settings["seeds"]:
         d3rlpy.seed(seed)
