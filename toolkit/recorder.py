@@ -77,14 +77,14 @@ class Recorder:
         cells = [] if maze is None else self._recipe.draw_cells(maze, rng)
         seen, actions, rewards, terminated = self._play(index, rng, env_seed, cells)
         length = len(rewards)
+        observations = {key: np.array([observation[key] for observation in seen]) for key in seen[0]}
         if maze is not None and self._recipe.routes == "stitch":
-            route = np.array([observation["achieved_goal"] for observation in seen])
-            length = within_span(maze, route, self._recipe.max_cells)
+            length = within_span(maze, observations["achieved_goal"], self._recipe.max_cells)
         reached = terminated and length == len(rewards)
         last = np.arange(length) == length - 1
         return RecordedEpisode(
             seed=env_seed,
-            observations={key: np.array([observation[key] for observation in seen[: length + 1]]) for key in seen[0]},
+            observations={key: rows[: length + 1] for key, rows in observations.items()},
             actions=actions[:length],
             rewards=np.array(rewards[:length], np.float64),
             terminations=last & reached,

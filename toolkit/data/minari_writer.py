@@ -103,14 +103,15 @@ def _write_episodes(path: Path, episodes: Iterable[RecordedEpisode]) -> tuple[in
     count = steps = 0
     plist = h5p.create(h5p.DATASET_CREATE)
     plist.set_obj_track_times(False)  # the same data, the same bytes
-    with h5py.File(path, "w") as file:
+    # what describes a data set is written by the block, not in every object's few bytes
+    with h5py.File(path, "w", meta_block_size=1 << 16) as file:
         for episode in episodes:
             length = len(episode.rewards)
             group = h5g.create(file.id, b"episode_%d" % count)
             for name, value in ((b"id", count), (b"seed", episode.seed), (b"total_steps", length)):
                 if value is None:
                     continue
-                h5a.create(group, name, h5t.STD_I64LE, _SCALAR).write(np.array(value, np.int64))
+                h5a.create(group, name, h5t.STD_I64LE, _SCALAR).write(np.array(value, np.int64), h5t.NATIVE_INT64)
             plain = episode.observations.keys() == {"observation"}
             observations = group if plain else h5g.create(group, b"observations")
             for key, rows in episode.observations.items():
@@ -129,8 +130,9 @@ def _check_rows(episode: int, name: str, rows: Array, expected: int) -> None:
 
 
 def _put(group: Any, name: str, rows: Array, plist: Any) -> None:
-    made = h5d.create(group, name.encode(), _kind(rows.dtype), _space(rows.shape), plist)
-    made.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(rows))
+    kind = _kind(rows.dtype)
+    made = h5d.create(group, name.encode(), kind, _space(rows.shape), plist)
+    made.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(rows), kind)
 
 
 @lru_cache

@@ -174,10 +174,11 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
         return {**observation, "observation": (state + noise).astype(state.dtype)}
 
     def _reached(self, observation: Observation) -> bool:
-        """The card's rule; most steps are so far off that a glance at one coordinate answers it."""
+        """The card's rule; most steps are so far off that a glance at the coordinates answers it."""
         achieved, desired = observation["achieved_goal"], observation["desired_goal"]
-        if abs(achieved[0] - desired[0]) > self._near:
-            return False
+        for x, y in zip(achieved.tolist(), desired.tolist(), strict=True):
+            if abs(x - y) > self._near:
+                return False
         return bool(self.card.reached(achieved, desired))
 
 
