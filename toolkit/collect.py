@@ -192,6 +192,7 @@ def _start(job: Json) -> Any:
 def _work() -> None:
     """A worker's life: a job in, blocks of episodes out as files, a line for each. Ends when nobody listens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and ends its workers
+    os.nice(5)  # who writes what they record goes first, or their files pile up and it writes on alone at the end
     job = json.load(sys.stdin)
     recipe, card = Recipe.model_validate(job["recipe"]), TaskCard.model_validate(job["card"])
     place = np.memmap(job["place"], np.int64, "r+", shape=PLACE)  # outlives this process
