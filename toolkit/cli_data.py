@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -32,6 +33,8 @@ Part = Annotated[str | None, typer.Option("--filter", help="robomimic: only the 
 Task = Annotated[str | None, typer.Option(help="Task card.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over what has the same name.")]
 Out = Annotated[str, typer.Argument(help="Minari id below --root, such as mine/walk-v0; a file for other formats.")]
+
+_SHOWN = 5  # cases of one rule
 
 
 @app.command(name="list")
@@ -134,7 +137,7 @@ def validate(
             found, about = check(imported, card), imported.source.summary()
         except ToolkitError as error:
             found = [Finding("unreadable", str(error))]
-        found = sorted(without(found, waive or []), key=lambda finding: finding.severity)
+        found = sorted(without(found, waive or []), key=lambda finding: (finding.severity, finding.rule))
         return {
             **about,
             "errors": len(errors(found)),
@@ -143,8 +146,12 @@ def validate(
         }
 
     def lines(found: Json) -> Iterator[str]:
-        for finding in found["findings"]:
-            yield f"{finding['severity']:7}  {finding['rule']:16}  {finding['text']}"
+        for rule, group in itertools.groupby(found["findings"], key=lambda finding: finding["rule"]):
+            cases = list(group)
+            for finding in cases[:_SHOWN]:
+                yield f"{finding['severity']:7}  {rule:16}  {finding['text']}"
+            if len(cases) > _SHOWN:
+                yield f"{cases[0]['severity']:7}  {rule:16}  and {len(cases) - _SHOWN:,} more; --json has them all"
         counts = [f"{found[kind]} {kind[:-1] if found[kind] == 1 else kind}" for kind in ("errors", "warnings")]
         yield f"{found['path']}: {', '.join(counts)}"
 
