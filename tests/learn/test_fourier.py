@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from toolkit.agents import AGENTS
+from toolkit.agents.qrl import embed, iqe
 from toolkit.data.replay import unpack
 from toolkit.learner import Learner
-from toolkit.nn import mlp
+from toolkit.nn import mlp, policy
 from toolkit.types import Batch, Spec
 
 N = 256
@@ -80,6 +81,29 @@ def test_a_step_is_judged_by_the_goal_that_the_policy_strives_for() -> None:
     V = agent.init(torch.Generator().manual_seed(0)).V.p
     values = lambda s: mlp(V, agent.features(s)).squeeze(-1).mean(0)  # noqa: E731
     torch.testing.assert_close(agent.advantage(V, seen), values(after) - values(b.policy_obs))
+
+
+def test_hiql_makes_waves_of_the_goal_that_each_level_sees() -> None:
+    made = learner("hiql", (3.0, 6.0))
+    b, agent = of_first_seed(packed(made, 0)[1]), made.agent
+    assert agent.features(b.obs) is b.obs
+    state = agent.init(torch.Generator().manual_seed(0))
+    wide = AGENTS["bc"](made.agent.cfg, SPEC)  # who sees waves of what there is
+    proposed = mlp(state.high.p, wide.features(b.obs))
+    aimed = wide.features(torch.cat([b.obs[:, :3], proposed], 1))
+    torch.testing.assert_close(agent.act(state, b.obs, torch.zeros(N, 1)), policy(state.low.p, aimed).mode)
+    values = mlp(state.V.p, wide.features(b.obs)).squeeze(-1)
+    torch.testing.assert_close(agent.q(state, b.obs, b.action), values.mean(0))
+
+
+def test_qrl_makes_waves_of_state_and_goal_apart() -> None:
+    made = learner("qrl", (3.0,))
+    b, agent = of_first_seed(packed(made, 0)[1]), made.agent
+    state = agent.init(torch.Generator().manual_seed(0))
+    place, goal = b.obs[:, :1], b.obs[:, 3:]
+    phi = embed(state.d.p, "phi", torch.cat([b.obs[:, :3], torch.sin(3 * place), torch.cos(3 * place)], 1))
+    psi = embed(state.d.p, "psi", torch.cat([goal, torch.sin(3 * goal), torch.cos(3 * goal)], 1))
+    torch.testing.assert_close(agent.distance(state, b.obs), iqe(state.d.p, phi, psi))
 
 
 def test_without_places_there_are_none() -> None:

@@ -39,9 +39,8 @@ MEAN, STD = np.array([0.5, -0.25, 0.1, 0.0], np.float32), np.array([2.0, 1.5, 0.
 
 def make_learner(name: str = "iql", obs_dim: int = 4) -> Learner:
     kind = AGENTS[name]
-    waves = {} if kind.goals else {"fourier": (2.0, 5.0)}  # what a checkpoint alone has to bring back
     spec = Spec(obs_dim, 2, goal_dim=2 * kind.goals, discrete=not kind.continuous, position_dim=2)
-    agent = make_agent(name, {"hidden": (32, 24)} | waves, spec)
+    agent = make_agent(name, {"hidden": (32, 24), "fourier": (2.0, 5.0)}, spec)
     learner = Learner(agent, [7, 8, 9], updates=1, compile="off", precision="fp32", device=torch.device("cpu"))
     # larger last layers than at the start of training, so that actions differ
     state = learner.state

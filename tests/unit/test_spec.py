@@ -53,11 +53,7 @@ def test_widths_stand_in_every_stage_that_says_nothing_else(tmp_path: Path) -> N
         load(tmp_path, stages, ["hidden=[0]"])
     spec = load(tmp_path, stages, ["fourier=[3]"])
     assert spec.stages["pretrain"].config == {"hidden": [8], "fourier": [3.0]}  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match="fourier"):  # it reads the goal out of its observations
-        load(tmp_path, stages, ["pretrain.agent=hiql", "pretrain.config.fourier=[3]"])
-    with pytest.raises(ConfigError, match=r"pretrain\.config: hiql reads observations as they are"):
-        load(tmp_path, stages, ["fourier=[3]", "pretrain.agent=hiql"])
-    spec = load(tmp_path, stages, ["fourier=[3]", "pretrain.agent=hiql", "pretrain.config.fourier=[]"])
+    spec = load(tmp_path, stages, ["fourier=[3]", "pretrain.config.fourier=[]"])
     assert spec.stages["pretrain"].config["fourier"] == []  # type: ignore[union-attr]
 
 

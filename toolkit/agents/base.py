@@ -69,7 +69,11 @@ class Agent(ABC, Generic[State]):
         if not position or not self.cfg.fourier:
             return obs
         places = torch.cat([obs[..., :position], obs[..., obs.shape[-1] - goal :]], -1) if goal else obs[..., :position]
-        return torch.cat([obs, *(wave(f * places) for f in self.cfg.fourier for wave in (torch.sin, torch.cos))], -1)
+        return torch.cat([obs, *self.waves(places)], -1)
+
+    def waves(self, places: Tensor) -> list[Tensor]:
+        """Sine and cosine of `places` at each frequency, all of its shape."""
+        return [wave(f * places) for f in self.cfg.fourier for wave in (torch.sin, torch.cos)]
 
     def aimed(self, seen: Tensor, aim: Tensor) -> Tensor:
         """The states of `seen` with the goals of `aim`, all as the networks see them, (..., input_dim)."""

@@ -64,11 +64,16 @@ class HIQL(Agent[HIQLState]):
     def init(self, generator: torch.Generator) -> HIQLState:
         """Fresh networks."""
         c, o, G = self.cfg, self.spec.obs_dim, self.spec.goal_dim
-        seen = self.spec.position_dim + G if c.places else o
+        walked = o if c.places else self.input_dim
+        seen = self.input_dim - (o - self.spec.position_dim - G if c.places else 0)
         V = init_mlp([seen, *c.hidden, 1], generator, members=2, layer_norm=c.layer_norm)
-        low = init_policy(o, self.spec.action_dim, c.hidden, generator)
+        low = init_policy(walked, self.spec.action_dim, c.hidden, generator)
         high = init_mlp([seen, *c.hidden, G], generator)
         return HIQLState(optimised(V), optimised(low), optimised(high), V)
+
+    def features(self, obs: Tensor) -> Tensor:
+        """As they are, (..., O): waves are of the goal that each network sees, which is exchanged here first."""
+        return obs
 
     def update(self, st: HIQLState, b: Batch) -> tuple[HIQLState, Metrics]:
         """V, both levels of the policy, the target."""
@@ -120,12 +125,15 @@ class HIQL(Agent[HIQLState]):
 
     def _map(self, obs: Tensor) -> Tensor:
         """What V and the upper level see of states with goals."""
-        return torch.cat([obs[..., : self.spec.position_dim], self._goal(obs)], -1) if self.cfg.places else obs
+        if not self.cfg.places:
+            return super().features(obs)
+        places = torch.cat([obs[..., : self.spec.position_dim], self._goal(obs)], -1)
+        return torch.cat([places, *self.waves(places)], -1)
 
     def _walk(self, obs: Tensor) -> Tensor:
         """What the lower level sees of states with waypoints."""
         if not self.cfg.places:
-            return obs
+            return super().features(obs)
         return self._towards(obs, _ZOOM * (self._goal(obs) - obs[..., : self.spec.position_dim]))
 
     def _goal(self, obs: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class QRL(Agent[QRLState]):
 
     Config = QRLConfig
     cfg: QRLConfig
-    summary = "distances that keep the triangle inequality; proven on open ground, not yet in walled mazes"
+    summary = "distances that keep the triangle inequality; proven on open ground; among walls it varies by seed"
     goals = True
     needs = frozenset({"waypoint"})
 
@@ -56,14 +56,19 @@ class QRL(Agent[QRLState]):
 
     def init(self, generator: torch.Generator) -> QRLState:
         """Fresh networks."""
-        c, o, a, G = self.cfg, self.spec.obs_dim, self.spec.action_dim, self.spec.goal_dim
+        c, a, G = self.cfg, self.spec.action_dim, self.spec.goal_dim
+        goal = G + (2 * len(c.fourier) * G if self.spec.position_dim else 0)
         d = {"mix": torch.zeros(())}
-        for name, size in (("phi", o - G), ("psi", G)):
+        for name, size in (("phi", self.input_dim - goal), ("psi", goal)):
             net = init_mlp([size, *c.hidden, c.latent_dim], generator, layer_norm=c.layer_norm)
             d |= {f"{name}.{k}": w for k, w in net.items()}
         T = init_mlp([c.latent_dim + a, *c.hidden, c.latent_dim], generator, layer_norm=c.layer_norm)
-        pi = init_policy(o, a, c.hidden, generator)
+        pi = init_policy(self.input_dim, a, c.hidden, generator)
         return QRLState(optimised(d), optimised({"log_lambda": torch.zeros(())}), optimised(T), optimised(pi))
+
+    def features(self, obs: Tensor) -> Tensor:
+        """As they are, (..., O): states and goals go apart before waves are made of them."""
+        return obs
 
     def update(self, st: QRLState, b: Batch) -> tuple[QRLState, Metrics]:
         """Distances, multiplier, model, policy."""
@@ -107,7 +112,7 @@ class QRL(Agent[QRLState]):
 
     def loss_pi(self, p: Params, d: Params, T: Params, b: Batch) -> tuple[Tensor, Metrics]:
         """Go where the model says the goal is near, and imitate."""
-        dist = policy(p, b.policy_obs)
+        dist = policy(p, super().features(b.policy_obs))
         log_prob = dist.log_prob(b.action).mean()
         s, g = self._split(b.policy_obs)
         left = iqe(d, predict(T, embed(d, "phi", s), dist.mode), embed(d, "psi", g)).mean()
@@ -115,9 +120,12 @@ class QRL(Agent[QRLState]):
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.detach(), "d_pi": left.detach()}
 
     def _split(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """State and goal, (..., O) -> (..., O - G), (..., G)."""
+        """State and goal with the waves of each, (..., O) -> (..., O - G + W), (..., G + W)."""
         cut = self.spec.obs_dim - self.spec.goal_dim
-        return obs[..., :cut], obs[..., cut:]
+        s, g = obs[..., :cut], obs[..., cut:]
+        if not self.spec.position_dim:
+            return s, g
+        return torch.cat([s, *self.waves(s[..., : self.spec.position_dim])], -1), torch.cat([g, *self.waves(g)], -1)
 
     def distance(self, st: QRLState, obs: Tensor) -> Tensor:
         """Steps to the goal, (..., O) -> (...)."""
@@ -126,7 +134,7 @@ class QRL(Agent[QRLState]):
 
     def act(self, st: QRLState, obs: Tensor, noise: Tensor) -> Tensor:
         """Normal sample; greedy with zero noise."""
-        return policy(st.pi.p, obs).draw_around(noise)
+        return policy(st.pi.p, super().features(obs)).draw_around(noise)
 
 
 def embed(d: Params, name: str, x: Tensor) -> Tensor:

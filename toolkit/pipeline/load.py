@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from toolkit import catalog
 from toolkit.agents import CONFIGS
-from toolkit.agents.configs import AgentConfig, DiscreteCQLConfig, GoalConfig, PolicyGradientConfig
+from toolkit.agents.configs import AgentConfig, DiscreteCQLConfig, PolicyGradientConfig
 from toolkit.config import Problem, Strict, load_model, nearest, one_of, validate
 from toolkit.pipeline.spec import (
     CollectStage,
@@ -92,8 +92,6 @@ def _problems(raw: Json) -> Iterator[Problem]:
             case OfflineStage() | OnlineStage():
                 yield from _training(keys, name, stage, known)
                 yield from _agent(keys, stage, bool(recordings_before(name, known)))
-                if raw.get("fourier") and issubclass(CONFIGS.get(stage.agent, AgentConfig), GoalConfig):
-                    yield from _no_features(keys, stage)
 
 
 def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, Any]) -> Iterator[Problem]:
@@ -141,13 +139,6 @@ def _settings(keys: Keys, agent: str, config: Any) -> tuple[AgentConfig | None, 
         return None, [Problem((*keys, "agent"), one_of(CONFIGS, agent))]
     model, problems = validate(CONFIGS[agent], config)
     return model, [Problem((*keys, "config", *inner), text) for inner, text in problems]
-
-
-def _no_features(keys: Keys, stage: TrainingStage) -> Iterator[Problem]:
-    """What the pipeline gives all networks these cannot take."""
-    if "fourier" not in stage.config:
-        text = f"{stage.agent} reads observations as they are; expected fourier: [] here, beside that of the pipeline"
-        yield Problem((*keys, "config"), text)
 
 
 def _chunks(keys: Keys, stage: TrainingStage, chunk: int) -> Iterator[Problem]:

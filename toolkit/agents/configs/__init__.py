@@ -15,7 +15,7 @@ from toolkit.agents.configs.actor_critic import (
     WSRLConfig,
 )
 from toolkit.agents.configs.base import AgentConfig
-from toolkit.agents.configs.goals import GoalConfig, HIQLConfig, QRLConfig
+from toolkit.agents.configs.goals import HIQLConfig, QRLConfig
 from toolkit.agents.configs.imitation import (
     AWACConfig,
     AWRConfig,
@@ -49,7 +49,6 @@ __all__ = [
     "ExpectileConfig",
     "FQLConfig",
     "FilteredBCConfig",
-    "GoalConfig",
     "HIQLConfig",
     "IQLConfig",
     "IVLConfig",

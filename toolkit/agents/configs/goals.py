@@ -9,14 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from toolkit.agents.configs.base import AgentConfig, Polyak
 
 
-class GoalConfig(AgentConfig):
-    """Of agents that take the goal out of the observation."""
-
-    fourier: tuple[PositiveFloat, ...] = Field((), max_length=0)
-    """None: an observation is read as it is, with the goal in its last numbers."""
-
-
-class HIQLConfig(GoalConfig):
+class HIQLConfig(AgentConfig):
     """Defaults of OGBench, except `hidden` (three layers of 512 there); it draws value goals 0.2 here, 0.5, 0.3."""
 
     places: bool = False
@@ -36,7 +29,7 @@ class HIQLConfig(GoalConfig):
     """Bound of a sample's weight."""
 
 
-class QRLConfig(GoalConfig):
+class QRLConfig(AgentConfig):
     """Defaults of OGBench, except the widths (three layers of 512, embeddings of 512) and `lr_lambda` (3e-4 there).
 
     OGBench draws all value goals at random, all policy goals from the episode's future.
