@@ -169,16 +169,16 @@ def mixed(episodes: int = 2000) -> Episodes:
     )
 
 
-def regret(agent: str, episodes: Episodes, **config: Any) -> float:
+def regret(agent: str, episodes: Episodes, updates: int = 300, **config: Any) -> float:
     kind = AGENTS[agent]
     learner = Learner(
-        kind(kind.Config(hidden=(32,), lr=1e-2, **config), Spec(1, 1)), [0], 300, compile="off", precision="fp32"
+        kind(kind.Config(hidden=(32,), lr=1e-2, **config), Spec(1, 1)), [0], updates, compile="off", precision="fp32"
     )
     returns = episodes.reward[episodes.starts[:-1]]
     kept = episodes.select(learner.agent.keep(returns, returns > 0))
     replay = Replay.from_episodes(kept, kept.obs, GAMMA)
     sampler = Sampler(replay.spec, np.array([0]), 128, learner.agent.noise_dim, 1, GAMMA, 1)
-    for step in range(300):
+    for step in range(updates):
         packed = sampler.draw(step, replay, None, np.array([128]))[0]
         learner.update(packed.to(learner.device), torch.tensor(1.0))
     s = torch.linspace(-1, 1, 21)[None, :, None]
@@ -200,7 +200,8 @@ def test_weights_and_filters_beat_cloning_on_mixed_data() -> None:
     assert regret("bc", data) == pytest.approx((0.7 * 0.6 / 0.3) ** 2, rel=0.2)
     assert regret("filtered_bc", data, by="return", top=0.3) < 0.1
     assert regret("awr", data, beta=3.0) < 0.1
-    assert regret("awac", data, beta=3.0) < 0.1
+    # until its draws are narrow and Q is right its weights are luck: at 300 three seeds of eight are above, here none
+    assert regret("awac", data, 1_000, beta=3.0) < 0.1
 
 
 def test_a_deterministic_clone_is_the_mean_action() -> None:
