@@ -55,30 +55,34 @@ class Agent(ABC, Generic[State]):
         return flags | {"needs": sorted(cls.needs), "summary": cls.summary}
 
     @property
+    def frequencies(self) -> tuple[float, ...]:
+        """Of the Fourier features; none where the task is played in no maze."""
+        return self.cfg.fourier if self.spec.position_dim else ()
+
+    @property
     def input_dim(self) -> int:
         """Numbers that the networks see of an observation."""
-        places = self.spec.position_dim and self.spec.position_dim + self.spec.goal_dim
-        return self.spec.obs_dim + 2 * len(self.cfg.fourier) * places
+        return self.spec.obs_dim + 2 * len(self.frequencies) * (self.spec.position_dim + self.spec.goal_dim)
 
     def features(self, obs: Tensor) -> Tensor:
         """What the networks see of observations, (..., O) -> (..., input_dim): them and waves of the places in them.
 
         `update`, `act` and `q` expect it; who calls them applies it, so that algorithms need not know.
         """
-        position, goal = self.spec.position_dim, self.spec.goal_dim
-        if not position or not self.cfg.fourier:
+        if not self.frequencies:
             return obs
+        position, goal = self.spec.position_dim, self.spec.goal_dim
         places = torch.cat([obs[..., :position], obs[..., obs.shape[-1] - goal :]], -1) if goal else obs[..., :position]
         return torch.cat([obs, *self.waves(places)], -1)
 
     def waves(self, places: Tensor) -> list[Tensor]:
         """Sine and cosine of `places` at each frequency, all of its shape."""
-        return [wave(f * places) for f in self.cfg.fourier for wave in (torch.sin, torch.cos)]
+        return [wave(f * places) for f in self.frequencies for wave in (torch.sin, torch.cos)]
 
     def aimed(self, seen: Tensor, aim: Tensor) -> Tensor:
         """The states of `seen` with the goals of `aim`, all as the networks see them, (..., input_dim)."""
         position, goal = self.spec.position_dim, self.spec.goal_dim
-        sizes = [self.spec.obs_dim] + [position + goal] * (2 * len(self.cfg.fourier) if position else 0)
+        sizes = [self.spec.obs_dim] + [position + goal] * 2 * len(self.frequencies)
         pairs = zip(seen.split(sizes, -1), aim.split(sizes, -1), strict=True)
         return torch.cat(
             [part for s, a in pairs for part in (s[..., : s.shape[-1] - goal], a[..., a.shape[-1] - goal :])], -1

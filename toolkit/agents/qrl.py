@@ -57,7 +57,7 @@ class QRL(Agent[QRLState]):
     def init(self, generator: torch.Generator) -> QRLState:
         """Fresh networks."""
         c, a, G = self.cfg, self.spec.action_dim, self.spec.goal_dim
-        goal = G + (2 * len(c.fourier) * G if self.spec.position_dim else 0)
+        goal = G * (1 + 2 * len(self.frequencies))
         d = {"mix": torch.zeros(())}
         for name, size in (("phi", self.input_dim - goal), ("psi", goal)):
             net = init_mlp([size, *c.hidden, c.latent_dim], generator, layer_norm=c.layer_norm)
@@ -123,8 +123,6 @@ class QRL(Agent[QRLState]):
         """State and goal with the waves of each, (..., O) -> (..., O - G + W), (..., G + W)."""
         cut = self.spec.obs_dim - self.spec.goal_dim
         s, g = obs[..., :cut], obs[..., cut:]
-        if not self.spec.position_dim:
-            return s, g
         return torch.cat([s, *self.waves(s[..., : self.spec.position_dim])], -1), torch.cat([g, *self.waves(g)], -1)
 
     def distance(self, st: QRLState, obs: Tensor) -> Tensor:
