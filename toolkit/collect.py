@@ -192,6 +192,8 @@ def _start(job: Json) -> Any:
 def _work() -> None:
     """A worker's life: a job in, blocks of episodes out as files, a line for each. Ends when nobody listens."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and ends its workers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a controller or the simulator prints is no answer
     os.nice(5)  # who writes what they record goes first, or their files pile up and it writes on alone at the end
     job = json.load(sys.stdin)
     recipe, card = Recipe.model_validate(job["recipe"]), TaskCard.model_validate(job["card"])
@@ -201,7 +203,7 @@ def _work() -> None:
         block, lost = recorder.block(start, stop, tuple(job["skip"]))
         _save(Path(job["folder"]) / f"{start}.npz", block)
         try:
-            print(json.dumps(lost), flush=True)
+            print(json.dumps(lost), file=answers, flush=True)
         except BrokenPipeError:
             os._exit(1)
 

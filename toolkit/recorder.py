@@ -41,10 +41,17 @@ class Recorder:
         self._success: bool | None = None  # what the last step said
 
     def check(self) -> None:
-        """Let every controller see the task once. Raises ToolkitError for one that does not fit it."""
+        """Let every controller see the task once. Raises ToolkitError for one, or a `keep`, that does not fit it."""
         observation, _ = self._env.reset(seed=self._seed)
         for controller in self._controllers:
             controller.reset(np.random.default_rng(self._seed), observation, self._env.card.max_episode_steps)
+        if self._recipe.keep != "all":
+            still = np.asarray(self._env.actions.nearest([0.0] * self._env.actions.control_dim), np.float32)
+            if self._env.step(still)[-1]["is_success"] is None:
+                raise ToolkitError(
+                    f"recipe {self._recipe.name}: keep: {self._recipe.keep}: task {self._env.card.name} does not say "
+                    "what success is; expected keep: all"
+                )
 
     def block(self, start: int, stop: int, skip: tuple[int, ...] = ()) -> tuple[Block, list[Lost]]:
         """What is to be kept of episodes `start` to `stop` - 1 without those to `skip`, and those that failed."""
@@ -64,9 +71,7 @@ class Recorder:
         """Whether the episode just played got to the goal, or, where the simulator decides, says so at its end."""
         if self._env.card.reward.rule != "env":
             return bool(episode.terminations[-1])
-        if self._success is None:
-            raise ToolkitError("the task does not say what success is; expected keep: all")
-        return self._success
+        return bool(self._success)
 
     def episode(self, index: int) -> RecordedEpisode:
         """One episode, whole or, in a recipe of pieces, cut where it would span too much."""

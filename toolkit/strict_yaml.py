@@ -7,6 +7,7 @@ come out; size, depth and the growth by aliases are bounded.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -209,7 +210,7 @@ def _scalar(tag: str, text: str) -> Any:
         case "bool":
             return text.lower() == "true"
         case "int" if text[:2] in ("0x", "0o"):
-            return int(text[2:], 16 if text[1] == "x" else 8)
+            return int(text[2:], 16 if text[1] == "x" else 8) if len(text) < 400 else math.inf
         case "int" if len(text) < 400:
             return int(text)
         case "int" | "float":

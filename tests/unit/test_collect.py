@@ -153,6 +153,11 @@ def test_a_dying_worker_is_reported_and_leaves_nothing(tmp_path: Path, monkeypat
     assert len(read_minari(collect(small("stitch", 5), load_card("pointmaze-umaze"), tmp_path))) == 5
 
 
+def test_success_cannot_be_kept_where_the_task_does_not_say_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match="keep: success: task pendulum does not say what success is"):
+        collect(small("random", 30, keep="success"), load_card("pendulum"), tmp_path)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_of_the_episodes_played_those_that_succeed_are_kept(tmp_path: Path, workers: int) -> None:
     card = load_card("pointmaze-umaze")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 import time
@@ -81,6 +82,7 @@ def errors(tmp_path: Path, text: str, overrides: list[str] | None = None) -> lis
         ("-5", -5),
         ("010", 10),
         ("0x1f", 31),
+        ("0x" + "f" * 5_000, math.inf),  # more digits than Python puts into words
         ("1.", 1.0),
         (".5", 0.5),
         ("1_0.5", 10.5),

@@ -227,7 +227,7 @@ class Steady:
     def __init__(self, env_id, maze, control_dim, force):
         assert env_id == "PointMaze_UMaze-v3" and maze is not None
         self.action = (force,) * control_dim
-    def reset(self, rng, observation, steps): pass
+    def reset(self, rng, observation, steps): print("ready")
     def act(self, observation): return self.action
 class Half:
     def __init__(self, env_id, maze, control_dim): pass

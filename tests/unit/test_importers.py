@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import pytest
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.save_util import save_to_pkl
 
+from toolkit.data.exporters import to_d4rl
 from toolkit.data.imported import Imported, checked
 from toolkit.data.importers import detect, read_data, unpickle
 from toolkit.data.importers.lerobot import filled
@@ -178,6 +180,42 @@ def test_maze2d_timeouts_are_reached_goals(tmp_path: Path) -> None:
     assert "2 timeouts mean that a goal was reached" in " ".join(found.source.notes)
 
 
+def test_maze2d_rows_that_repeat_are_left_out(tmp_path: Path) -> None:
+    """As D4RL's generator leaves them: after a goal the observation is shown again, though the simulator moved on."""
+    walk = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, (40, 4)), axis=0).astype(np.float32)
+    walk[10], walk[25] = walk[9], walk[24]
+    reached = np.isin(np.arange(40), [9, 24])
+    arrays = {
+        "observations": walk,
+        "actions": np.arange(80, dtype=np.float32).reshape(40, 2) / 80,
+        "rewards": reached.astype(np.float32),
+        "terminals": np.zeros(40, bool),
+        "timeouts": reached,
+        "infos/goal": np.repeat(np.array([[1, 2], [3, 4], [5, 6]], np.float32), [10, 15, 15], axis=0),
+    }
+    found = read_data(write_h5(tmp_path / "maze2d.hdf5", arrays))
+    read = checked(found)
+    # the step after which a goal was reached has no outcome in the file, and the row after it two steps' motion
+    assert read.lengths.tolist() == [9, 13, 13]
+    np.testing.assert_array_equal(read.obs, np.concatenate([walk[:10], walk[11:25], walk[26:]]))
+    np.testing.assert_array_equal(read.desired[read.starts[1:] - 1], [[1, 2], [3, 4], [5, 6]])
+    assert found.source.dropped[0][:2] == (2, "steps")
+
+
+def test_d4rl_keeps_what_was_achieved(tmp_path: Path) -> None:
+    """Where a goal is not the begin of an observation, as with an arm that pushes a block."""
+    episodes = checked(
+        read_data(write_h5(tmp_path / "data.hdf5", d4rl_arrays(truth(), next_observations=after(truth()))))
+    )
+    achieved = episodes.obs[:, 1:3] + 1
+    whole = replace(episodes, achieved=achieved, desired=np.ones_like(achieved))
+    read = checked(read_data(to_d4rl(whole, tmp_path / "there.hdf5")))
+    np.testing.assert_array_equal(read.achieved, achieved)
+    np.testing.assert_array_equal(read.desired, whole.desired)
+    named = checked(read_data(tmp_path / "there.hdf5", options=Options(achieved=columns("0:2"))))
+    np.testing.assert_array_equal(named.achieved, episodes.obs[:, :2])
+
+
 def test_both_flags_are_kept_and_terminal_wins(tmp_path: Path) -> None:
     episodes = truth(2, ends=("terminated",))
     arrays = d4rl_arrays(episodes, timeouts=marks(episodes, "terminated"))
@@ -279,6 +317,26 @@ def test_action_bounds_scale(tmp_path: Path) -> None:
     same(read_data(tmp_path / "wide.npz", options=Options(bounds=pair("-2,2"))), episodes)
     with pytest.raises(ToolkitError, match="an action outside the bounds"):
         checked(read_data(tmp_path / "wide.npz"))
+    low, high = np.full(2, -2.0), np.full(2, 2.0)
+    for bounds, told in (
+        ({"action_low": high, "action_high": low}, "the low below the high"),
+        ({"action_low": low, "action_high": np.full(2, np.inf)}, "expected finite bounds"),
+        ({"action_low": low}, "action_low and action_high, or neither; found action_low alone"),
+    ):
+        np.savez(tmp_path / "odd.npz", **arrays, **bounds)
+        with pytest.raises(ToolkitError, match=told):
+            read_data(tmp_path / "odd.npz")
+
+
+def test_flags_are_one_or_the_other_and_something_must_be_left(tmp_path: Path) -> None:
+    episodes = truth()
+    np.savez(tmp_path / "nan.npz", **d4rl_arrays(episodes, terminals=marks(episodes, "terminated") * np.nan))
+    with pytest.raises(ToolkitError, match="terminals: expected 0 or 1, got nan"):
+        read_data(tmp_path / "nan.npz")
+    ends = np.ones(sum(len(e.reward) for e in episodes), bool)
+    np.savez(tmp_path / "single.npz", **d4rl_arrays(episodes, terminals=~ends, timeouts=ends))
+    with pytest.raises(ToolkitError, match=r"at least one episode with a transition, got none .*without an outcome"):
+        read_data(tmp_path / "single.npz")
 
 
 # robomimic
@@ -416,6 +474,18 @@ def test_lerobot_without_rewards_and_with_done_at_every_end(tmp_path: Path, vers
     found = read_data(write_lerobot(tmp_path / "set", episodes, version, **{"next.done": end_of}))
     same(found, episodes, shortened=True)
     assert not found.source.rewarded and "no episode terminates" in found.source.notes[1]
+
+
+def test_lerobot_features_of_one_number(tmp_path: Path) -> None:
+    """They are stored without an axis of their own."""
+    gripper = {"observation.gripper": lambda e: e.obs[:-1, 0], "next.done": done_of}
+    folder = write_lerobot(tmp_path / "set", truth(), "v3.0", **gripper)
+    found = read_data(folder)
+    np.testing.assert_array_equal(found.episodes.obs[:, 4], found.episodes.obs[:, 0])
+    info = json.loads((folder / "meta/info.json").read_text())
+    info["features"]["observation.gripper"]["shape"] = 3  # not LeRobot's: it is left out
+    (folder / "meta/info.json").write_text(json.dumps(info))
+    assert read_data(folder).episodes.obs.shape[1] == 4
 
 
 def test_lerobot_success_tells_more_than_done(tmp_path: Path) -> None:

@@ -124,6 +124,16 @@ def expanding_piece(file: h5py.File) -> None:
     rewards.id.write_direct_chunk((0,), packed)
 
 
+def compressed_twice(file: h5py.File) -> None:
+    """LZF behind DEFLATE: what one makes of a few bytes, the other multiplies."""
+    del file["rewards"]
+    filters = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    filters.set_chunk((4,))
+    filters.set_filter(h5py.h5z.FILTER_LZF, h5py.h5z.FLAG_OPTIONAL)
+    filters.set_deflate(9)
+    h5py.h5d.create(file.id, b"rewards", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4,)), filters)
+
+
 def huge_piece_of(file: h5py.File) -> None:
     del file["rewards"]
     file.create_dataset("rewards", (1,), "f8", chunks=(2**24,), maxshape=(None,), compression="gzip")
@@ -223,6 +233,7 @@ CASES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
         hdf5(instead("rewards", data=np.zeros(40), scaleoffset=2, chunks=(40,))),
         "unusual filters",
     ),
+    "two compressors": (hdf5(compressed_twice), "unusual filters"),
     "objects": (hdf5(instead("rewards", data=["a", "b"])), "expected an array of numbers"),
     "robomimic huge": (
         hdf5(instead("data/demo_5/obs/a", shape=(2**40, 1), dtype="f8", chunks=(1024, 1)), "robomimic"),

@@ -255,6 +255,13 @@ def out_of_bounds(file: h5py.File) -> None:
     file["episode_2/actions"][5, 0] = 1.5
 
 
+def picture(file: h5py.File) -> None:
+    for episode in file.values():
+        rows = len(episode["rewards"]) + 1
+        del episode["observations/observation"]
+        episode["observations/observation"] = np.zeros((rows, 3, 4), np.float32)
+
+
 REWARDS = "episode_0/rewards"
 HOSTILE_OR_BROKEN = {
     "soft link": (soft_link, "episode_1: a soft or external link"),
@@ -275,6 +282,11 @@ HOSTILE_OR_BROKEN = {
     ),
     "wide": (replace("episode_2/actions", data=np.zeros((7, 3), np.float32)), r"expected shape \(7, 2\), got \(7, 3\)"),
     "column": (replace(REWARDS, data=np.zeros((3, 1))), r"episode_0: rewards: expected shape \(3,\), got \(3, 1\)"),
+    "flags": (
+        replace("episode_0/terminations", data=np.full(3, np.nan)),
+        "episode_0: row 0: terminations: expected true or false",
+    ),
+    "picture": (picture, r"observation: expected rows of numbers, \(N, D\), got shape \(\d+, 3, 4\)"),
     "nan": (not_a_number, "episode_2: row 4: expected finite"),
     "early end": (ends_early, "episode_2: row 1: terminated or truncated before"),
     "bounds": (out_of_bounds, "episode_2: row 5: an action outside"),

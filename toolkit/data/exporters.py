@@ -86,7 +86,7 @@ def to_ogbench(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), rep
 
 
 def to_d4rl(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), replace: bool = False) -> Path:
-    """Write D4RL's layout with `next_observations`, so that nothing is lost but goals seen after a last step.
+    """Write D4RL's layout with `next_observations`, and what was achieved beside its goals, so that nothing is lost.
 
     Actions lie in `bounds`, of which the file holds `action_low` and `action_high` (A,).
     """
@@ -105,6 +105,8 @@ def to_d4rl(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), replac
             }
             if episodes.desired.shape[1]:
                 arrays["infos/goal"] = episodes.desired[rows]
+                arrays["infos/achieved_goal"] = episodes.achieved[rows]
+                arrays["infos/next_achieved_goal"] = episodes.achieved[rows + 1]
             for name, array in arrays.items():
                 out.create_dataset(name, data=array, track_times=False)
 

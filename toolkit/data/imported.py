@@ -115,8 +115,6 @@ def checked(imported: Imported) -> Episodes:
         more = f" (and {len(found) - 1} more: see `toolkit data validate`)" if len(found) > 1 else ""
         raise ToolkitError(f"{imported.source.path}: {found[0]}{more}")
     episodes = imported.episodes
-    if not len(episodes):
-        raise ToolkitError(f"{imported.source.path}: expected at least one episode with a transition, got none")
     last, truncated = episodes.starts[1:] - 2, episodes.truncated.copy()
     truncated[last] = ~episodes.terminated[last]
     return replace(episodes, action=np.clip(episodes.action, -1, 1), truncated=truncated)

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+import numpy as np
+
 from toolkit.data.finding import Finding
 from toolkit.data.imported import Array
 
 OBSERVED = ("observation", "achieved_goal", "desired_goal")  # T + 1 rows each
-TAKEN = ("actions", "rewards", "terminations", "truncations")  # T rows each
+FLAGS = ("terminations", "truncations")
+TAKEN = ("actions", "rewards", *FLAGS)  # T rows each
 
 T = TypeVar("T")
 
@@ -47,10 +50,16 @@ def _episode(index: int, arrays: dict[str, Array], width: dict[str, Any], kinds:
         yield Finding("row-count", "expected at least one transition, got none", index)
         return
     for key, columns in width.items():
+        if key in (*OBSERVED, "actions") and len(columns) != 1:
+            yield Finding("shape", f"{key}: expected rows of numbers, (N, D), got shape {arrays[key].shape}", index)
+            return
         found, expected = arrays[key].shape, (length + (key in OBSERVED), *columns)
         if found != expected:
             rule = "row-count" if found[1:] == columns else "swapped-axes" if found == expected[::-1] else "shape"
             yield Finding(rule, f"{key}: expected shape {expected}, got {found}", index)
+        elif key in FLAGS and not np.isfinite(arrays[key]).all():
+            row = int(np.flatnonzero(~np.isfinite(arrays[key]))[0])
+            yield Finding("not-finite", f"{key}: expected true or false, got NaN or infinity", index, row)
         elif arrays[key].dtype != kinds[key]:
             yield Finding("dtype", f"{key}: expected {kinds[key]} as in other episodes, got {arrays[key].dtype}", index)
 

@@ -45,7 +45,11 @@ def read_data(path: Path, format: str | None = None, options: Options | None = N
         raise ToolkitError(f"--format: {one_of(FORMATS, format)}")
     if not path.exists():
         raise ToolkitError(f"{path}: expected a data set, found nothing; see `toolkit data list ROOT`")
-    return FORMATS[format or detect(path)](path, options or Options())
+    found = FORMATS[format or detect(path)](path, options or Options())
+    if not len(found.episodes):
+        lost = "; ".join(f"left out: {entry.number} {entry.what}, {entry.why}" for entry in found.source.dropped)
+        raise ToolkitError(f"{path}: expected at least one episode with a transition, got none ({lost})")
+    return found
 
 
 def detect(path: Path) -> str:

@@ -60,10 +60,10 @@ def read(path: Path, options: Options) -> Imported:
             terminated = last & done
     none = np.zeros((len(episode), 0), np.float32)
     rows = Rows(
-        obs=np.concatenate([table(arrays[name], name, path) for name in seen], axis=1),
+        obs=np.concatenate([table(_column(arrays[name]), name, path) for name in seen], axis=1),
         achieved=none,
         desired=none,
-        action=actions(arrays["action"], path, options),
+        action=actions(_column(arrays["action"]), path, options),
         reward=reward,
         terminated=terminated,
         truncated=last & ~terminated,
@@ -104,7 +104,8 @@ class _Reader:
             if name.startswith("observation.")
             and isinstance(about, dict)
             and str(about.get("dtype")).startswith(("float", "int"))
-            and len(about.get("shape") or ()) == 1
+            and isinstance(about.get("shape"), list)
+            and len(about["shape"]) == 1
         ]
         if not names:
             raise ToolkitError(f"{self._given}: expected a feature observation.* of flat numbers, found none")
@@ -176,6 +177,11 @@ def filled(template: Any, numbers: dict[str, int]) -> str:
             "with a width such as :03d; refused"
         )
     return _FIELD.sub(lambda field: format(numbers[field[1]], f"{field[2] or ''}d"), template)
+
+
+def _column(rows: Array) -> Array:
+    """A feature of one number, which is stored as (N,), as (N, 1); others as they are."""
+    return rows[:, None] if rows.ndim == 1 else rows
 
 
 def _numbers(path: Path, name: str, column: Any) -> Array:

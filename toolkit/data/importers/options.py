@@ -14,6 +14,7 @@ from toolkit.data.importers.rows import Array, table
 from toolkit.types import FloatArray, ToolkitError
 
 BOUNDS = ("action_low", "action_high")  # (A,) what -1 and 1 stand for, in flat files that say so
+_NONE: Mapping[str, Array] = {}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def pair(text: str) -> tuple[float, float]:
     return low, high
 
 
-def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Array] | None = None) -> FloatArray:
+def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Array] = _NONE) -> FloatArray:
     """Actions (N, A) within [-1, 1], choices one-hot; `arrays` may say bounds as `action_low` and `action_high`, (A,).
 
     Raises ToolkitError for other shapes, and for numbers that are no choices.
@@ -63,11 +64,16 @@ def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Arr
             raise ToolkitError(f"{path}: actions: expected numbers of choices, 0 to {options.choices - 1}")
         return np.eye(options.choices, dtype=np.float32)[numbers.astype(np.int64)]
     rows, (low, high) = table(array, "actions", path), options.bounds
-    if arrays is not None and BOUNDS[0] in arrays and BOUNDS[1] in arrays:
+    if said := [name for name in BOUNDS if name in arrays]:
+        if len(said) == 1:
+            raise ToolkitError(f"{path}: expected {' and '.join(BOUNDS)}, or neither; found {said[0]} alone")
         low, high = (arrays[name].reshape(-1) for name in BOUNDS)
     for bound in (low, high):
         if np.size(bound) not in (1, rows.shape[1]):
             raise ToolkitError(f"{path}: actions: expected {np.size(bound)} numbers, got {rows.shape[1]}")
+    span = np.asarray(high, np.float64) - np.asarray(low, np.float64)
+    if not (np.isfinite(span) & (span > 0)).all():
+        raise ToolkitError(f"{path}: expected finite bounds of actions, the low below the high; got {low!s}, {high!s}")
     return scaled(rows, low, high)
 
 

@@ -109,6 +109,8 @@ def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str]) -> Demo
     after = joined("next_obs") if keys and "next_obs" in there else None
     if not len(obs) == count == len(reward) == len(done) == (count if after is None else len(after)) or not count:
         raise ToolkitError(f"{file.path}: {name}: expected as many observations as actions, rewards and dones")
+    if after is not None and after.shape != obs.shape:
+        raise ToolkitError(f"{file.path}: {name}/next_obs: expected shape {obs.shape} as obs, got {after.shape}")
     return Demo(obs, after, action, reward, done)
 
 

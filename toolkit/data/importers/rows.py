@@ -102,6 +102,7 @@ def _gather(rows: Rows, begin: IntArray, end: IntArray, whole: BoolArray) -> Epi
         index[final] += rows.continued[end]
     seen = (rows.obs, rows.achieved, rows.desired)
     obs, achieved, desired = (np.ascontiguousarray(array[index], np.float32) for array in seen)
+    desired[final] = rows.desired[end]  # where the motion goes on, the next row's is another episode's
     if rows.after is not None:
         for array, after in zip((obs, achieved, desired), rows.after, strict=True):
             array[final] = after[end]
@@ -159,8 +160,11 @@ def flat(array: Array, name: str, path: Any) -> FloatArray:
 
 
 def flags(array: Array, name: str, path: Any) -> BoolArray:
-    """Flags of any number type, (N,) or (N, 1), as (N,) bool. Raises ToolkitError for other shapes."""
-    marked: BoolArray = flat(array, name, path) != 0
+    """Flags of any number type, (N,) or (N, 1), as (N,) bool. Raises ToolkitError for other shapes, NaN, infinity."""
+    numbers = flat(array, name, path)
+    if not np.isfinite(numbers).all():
+        raise ToolkitError(f"{path}: {name}: expected 0 or 1, got {numbers[~np.isfinite(numbers)][0]}")
+    marked: BoolArray = numbers != 0
     return marked
 
 
