@@ -60,8 +60,8 @@ class Advice:
         return {"agent": self.agent, "role": self.role, "reasons": list(self.reasons), "config": self.config}
 
 
-def facts(imported: Imported, card: TaskCard | None) -> tuple[Json, Episodes]:
-    """What there is to know, and the episodes under the task's rule or, without one, as they are.
+def facts(imported: Imported, card: TaskCard | None) -> Json:
+    """What there is to know of the episodes under the task's rule or, without one, as they are.
 
     Returns, success, diversity of actions; in a maze the stitches that starts need, and what imitation can know. Raises
     ToolkitError where the audit finds errors.
@@ -71,7 +71,7 @@ def facts(imported: Imported, card: TaskCard | None) -> tuple[Json, Episodes]:
         raise ToolkitError(f"{imported.source.path}: {found[0]} ({len(found)} errors; see `toolkit data validate`)")
     episodes = checked(imported) if card is None else relabelled(checked(imported), card)
     warnings = dict(Counter(finding.rule for finding in findings))
-    return _measured(episodes, card) | {"warnings": warnings}, episodes
+    return _measured(episodes, card) | {"warnings": warnings}
 
 
 def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
@@ -153,6 +153,11 @@ def _first(found: Json) -> Advice:
     if share is not None and count >= FEW:
         why = f"{count} of {found['episodes']} episodes succeed; to imitate these alone costs little"
         return Advice("filtered_bc", "first try", (why,), {})
+    if (
+        share is not None and found["reward"] == "sparse"
+    ):  # where each step costs the same, the best tenth by return is the shortest pieces
+        why = f"{count} of {found['episodes']} episodes succeed: too few to imitate these alone"
+        return Advice("bc", "first try", (why, "to imitate all costs little"), {})
     spread = found["return"]
     why = f"returns go from {spread['low']:.4g} to {spread['high']:.4g}; the best tenth is worth imitating"
     few = "" if share is None else f"only {count} episodes succeed, so the choice goes by return"

@@ -11,7 +11,7 @@ import numpy as np
 from toolkit import checkpoint
 from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
 from toolkit.maze import Cell
-from toolkit.policy import Policy, find_checkpoint, load_policy, stage_names
+from toolkit.policy import Policy, find_checkpoint, load_policy, trained_stages
 from toolkit.processes import cores
 from toolkit.stats import success_ci
 from toolkit.types import Json, ToolkitError
@@ -105,8 +105,7 @@ def _load(stage: str, place: Path) -> tuple[Json, Policy]:
 
 def _checkpoints(run: Path) -> list[tuple[str, Path]]:
     """Stage and place of every checkpoint, in the order of the pipeline."""
-    names = [name for name in stage_names(run) if checkpoint.exists(run / "stages" / name / "checkpoint")]
-    folders = [(name, run / "stages" / name / "checkpoint") for name in names]
+    folders = [(stage.name, stage / "checkpoint") for stage in trained_stages(run)]
     folders = folders or [(run.name, find_checkpoint(run))]
     return [(name, place) for name, folder in folders for place in checkpoint.kept(folder) or [folder]]
 

@@ -138,10 +138,11 @@ def validate(
         except ToolkitError as error:
             found = [Finding("unreadable", str(error))]
         found = sorted(without(found, waive or []), key=lambda finding: (finding.severity, finding.rule))
+        wrong, all_ = (sum(finding.cases for finding in some) for some in (errors(found), found))
         return {
             **about,
-            "errors": len(errors(found)),
-            "warnings": len(found) - len(errors(found)),
+            "errors": wrong,
+            "warnings": all_ - wrong,
             "findings": [finding.json() | {"text": str(finding)} for finding in found],
         }
 
@@ -150,8 +151,8 @@ def validate(
             cases = list(group)
             for finding in cases[:_SHOWN]:
                 yield f"{finding['severity']:7}  {rule:16}  {finding['text']}"
-            if len(cases) > _SHOWN:
-                yield f"{cases[0]['severity']:7}  {rule:16}  and {len(cases) - _SHOWN:,} more; --json has them all"
+            if more := sum(finding["cases"] for finding in cases[_SHOWN:]):
+                yield f"{cases[0]['severity']:7}  {rule:16}  and {more:,} more; --json has more"
         counts = [f"{found[kind]} {kind[:-1] if found[kind] == 1 else kind}" for kind in ("errors", "warnings")]
         yield f"{found['path']}: {', '.join(counts)}"
 

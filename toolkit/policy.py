@@ -203,15 +203,26 @@ def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
     folder = Path(run_or_checkpoint)
     if not folder.is_dir():
         raise ToolkitError(f"{folder}: no such folder; expected a run, one of its stages or a checkpoint")
-    stages = folder / "stages"
-    # a stage's folder has a manifest.json of its own, so what lies in it is looked at first
-    places = [folder / "checkpoint", folder] + [stages / name / "checkpoint" for name in reversed(stage_names(folder))]
-    for place in places:
-        if checkpoint.exists(place):
-            return place
+    trained = trained_stages(folder)
+    if checkpoint.exists(folder / "checkpoint"):
+        return folder / "checkpoint"
+    if trained:
+        return trained[-1] / "checkpoint"
+    whole = folder.resolve()
+    if whole.parent.name == "stages" and whole.name in stage_names(whole.parents[1]):  # it has a manifest of its own
+        told = ", ".join(stage.name for stage in trained_stages(whole.parents[1])) or "none yet"
+        raise ToolkitError(f"{folder}: this stage leaves no policy; stages of the run that do: {told}")
+    if checkpoint.exists(folder):
+        return folder
     raise ToolkitError(
         f"{folder}: no checkpoint here; expected a run with a trained stage, a stage or a checkpoint folder"
     )
+
+
+def trained_stages(run: Path) -> list[Path]:
+    """Folders of a run's stages that keep a checkpoint, in the order of its pipeline."""
+    stages = [run / "stages" / name for name in stage_names(run)]
+    return [stage for stage in stages if checkpoint.exists(stage / "checkpoint")]
 
 
 def stage_names(run: Path) -> list[str]:

@@ -15,7 +15,7 @@ from toolkit import __version__
 from toolkit.data import exporters
 from toolkit.data.audit import Expected, Judged, audit
 from toolkit.data.finding import Finding
-from toolkit.data.imported import Imported, Source, acting, checked
+from toolkit.data.imported import Imported, Source, acting, checked, count_ends
 from toolkit.data.importers import detect, read_data
 from toolkit.data.importers.options import Options, columns, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
@@ -159,9 +159,16 @@ def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = Non
 
     With a card that says what success is, its share too.
     """
-    success = succeeded(episodes, card)
+    success, about = succeeded(episodes, card), imported.source.summary()
+    if success is not None:
+        last, recorded = episodes.starts[1:] - 2, imported.episodes
+        about["ends"] = count_ends(episodes.terminated[last], episodes.truncated[last])
+        about["notes"] += [
+            f"under the task's rule; recorded were {len(recorded)} episodes, {recorded.transitions} transitions, and "
+            "steps at the goal are left out"
+        ]
     return {
-        **imported.source.summary(),
+        **about,
         "episodes": len(episodes),
         "transitions": episodes.transitions,
         "observation": episodes.obs.shape[1],

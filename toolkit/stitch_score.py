@@ -155,7 +155,7 @@ def stitching_score(stitches: IntArray, success: Numbers, oracle: Numbers) -> Js
     known = not np.isnan(low)
     return {
         "iqm": value_summary(per_seed[:, None])["iqm"],
-        "ci95": [max(low, 0.0), high] if known else [None, None],
+        "ci95": [max(low, 0.0), min(high, joined.sum() / area)] if known else [None, None],
         "per_seed": per_seed.tolist(),
     }
 

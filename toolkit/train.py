@@ -28,8 +28,7 @@ Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors (a pytree) and JSON
 Schedule = Literal["constant", "cosine"]
 
 _BLOCK = 32  # updates whose batches are drawn at a time
-# Added to the seeds of a run for the noise of its behaviour in the simulator, and for its episodes.
-_ACTION_STREAM, _EPISODE_STREAM = 1 << 40, 1 << 20
+_ACTION_STREAM = 1 << 40  # added to the seeds of a run for the noise of its behaviour in the simulator
 
 
 class Hooks(Protocol):
@@ -130,6 +129,11 @@ class Memory(Protocol):
         """Go back to a saved moment."""
 
 
+def _episode_seed(seed: int, lane: int, episode: int) -> int:
+    """Of the environment; each of the three has bits of its own, up to 2^32, 2^17 and any number."""
+    return (lane >> 6) << 53 | (episode >> 14) << 64 | seed << 20 | (lane & 63) << 14 | episode & 0x3FFF
+
+
 @dataclass
 class Practice:
     """The simulator's side of online training: S seeds with N environments each, and what a resume needs of them."""
@@ -151,8 +155,7 @@ class Practice:
 
     def begin(self, lane: int, episode: int) -> None:
         """Start an episode; its seed depends on the run's seed, the lane and the count alone."""
-        seed = self.seeds[lane // self.envs] * _EPISODE_STREAM + (lane % self.envs) * (1 << 14) + episode
-        self.pool.reset(lane, seed % (1 << 31))
+        self.pool.reset(lane, _episode_seed(self.seeds[lane // self.envs], lane % self.envs, episode))
         self.episodes[lane] = episode + 1
         self.history[lane] = []
 

@@ -147,6 +147,22 @@ def test_a_change_reruns_what_follows_from_it(pipeline: Path, copy: Path) -> Non
     assert "utd: 1" in (copy / "pipeline.yaml").read_text()
 
 
+def test_a_folder_belongs_to_one_pipeline_and_task(pipeline: Path, copy: Path, tmp_path: Path) -> None:
+    before = times(copy)
+    other = tmp_path / "other.yaml"
+    other.write_text(pipeline.read_text().replace("name: ", "name: other-"))
+    with pytest.raises(ToolkitError, match=r"holds a run of .* choose another --out"):
+        run_pipeline(other, out=copy, progress="none")
+    assert redone(before, copy) == []
+    lines = run_pipeline(pipeline, out=copy, overrides=["finetune.utd=1"], dry_run=True)["lines"]
+    assert [line.split()[0] for line in lines if "other settings" in line] == ["finetune", "evaluate", "stitch"]
+
+
+def test_a_stage_without_a_policy_is_told_from_damage(whole: tuple[Path, Json]) -> None:
+    with pytest.raises(ToolkitError, match=r"leaves no policy; stages of the run that do: clone, pretrain, finetune$"):
+        load_policy(whole[0] / "stages/collect")
+
+
 def test_from_reruns_a_tail_to_the_same_bytes(pipeline: Path, copy: Path, whole: tuple[Path, Json]) -> None:
     before = times(copy)
     run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")

@@ -110,9 +110,11 @@ def test_other_cases() -> None:
     lost = told(success_share=0.0, successes=0)
     assert list(lost) == ["bc"] and "no episode gets to the goal" in lost["bc"].reasons[0]
     assert "iql" in told(success_share=0.0, successes=0, reward="dense")
-    few = told(success_share=0.03, successes=3)
+    few = told(success_share=0.03, successes=3, reward="dense")
     assert few["filtered_bc"].config == {"by": "return", "top": 0.1}
     assert "only 3 episodes succeed" in few["filtered_bc"].reasons[0]
+    # by return the shortest pieces would be the best, wherever they go
+    assert "too few to imitate" in told(success_share=0.03, successes=3, reward="sparse")["bc"].reasons[0]
     assert "filtered_bc" in told(success_share=None, successes=None, stitches=None)
     assert "calql" in told(online=True)
     assert "diversity 0.10" in told(action_diversity=0.1)["cql"].reasons[0]
@@ -170,7 +172,7 @@ def test_a_recording_from_end_to_end(recording: Path, monkeypatch: pytest.Monkey
 
 def test_a_pilot_that_fails_leaves_the_others(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_pilot(one: Advice, *_: Any) -> Json:
-        if one.agent == "filtered_bc":
+        if one.agent == "bc":
             raise ToolkitError("training has diverged")
         return {
             "agent": one.agent, "updates": 1, "measure": "success",
@@ -179,8 +181,8 @@ def test_a_pilot_that_fails_leaves_the_others(recording: Path, monkeypatch: pyte
 
     monkeypatch.setattr("toolkit.pipeline.pilot.run_pilot", run_pilot)
     result = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), seconds=1.0)
-    assert [pilot["agent"] for pilot in result["pilots"]["ranking"]] == ["cql", "iql", "filtered_bc"]
-    assert any("filtered_bc   failed: training has diverged" in line for line in lines(result))
+    assert [pilot["agent"] for pilot in result["pilots"]["ranking"]] == ["cql", "iql", "bc"]
+    assert any("bc            failed: training has diverged" in line for line in lines(result))
 
 
 WAY = [(1, 1), (1, 2), (1, 3), (2, 3), (3, 3), (3, 2), (3, 1)]  # through pointmaze-umaze
@@ -237,7 +239,7 @@ def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
 
     result = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), online=True)
     (tmp_path / "advised.yaml").write_text(result["pipeline"])
-    assert list(load_spec(tmp_path / "advised.yaml").stages) == ["recording", "filtered_bc", "iql", "finetune"]
+    assert list(load_spec(tmp_path / "advised.yaml").stages) == ["recording", "bc", "iql", "finetune"]
 
 
 def test_without_a_task_it_speaks_of_what_it_sees(recording: Path) -> None:
@@ -260,6 +262,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 def test_facts_need_no_card(recording: Path) -> None:
-    found, episodes = facts(open_data(str(recording), Path("data")), None)
-    assert len(episodes) == found["episodes"] == 60
+    imported = open_data(str(recording), Path("data"))
+    found = facts(imported, None)
+    assert found["episodes"] == 60
     assert found["stitches"] is None and 0 < found["action_diversity"] < 1.5

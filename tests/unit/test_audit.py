@@ -164,7 +164,7 @@ def test_every_fault_is_named_exactly(sound: Path, tmp_path: Path, fault: str) -
     if episode is not None:
         where = imported.source.numbers.tolist()
         steps = imported.episodes.lengths[where.index(episode)] if episode in where else 0
-        assert (episode, None if row is None else row % steps if row < 0 else row) == named[0][2:]
+        assert (episode, None if row is None else row % steps if row < 0 else row) == named[0][2:4]
     # the time limit of 15 steps, put there for two of the faults, is one that other episodes break
     others = {finding.rule for finding in found} - {rule} - ({"time-limit"} if METADATA.get(fault) is LIMIT else set())
     assert not others, found
@@ -198,7 +198,7 @@ def test_slipped_next_observations(tmp_path: Path) -> None:
     nexts[begin : begin + len(episodes[3].reward)] = episodes[3].obs[:-1]
     arrays = d4rl_arrays(episodes, next_observations=nexts)
     found = audit(read_data(write_h5(tmp_path / "x.hdf5", arrays)))
-    assert [f[2:] for f in found if f.rule == "misaligned"] == [(3, 0)]
+    assert [f[2:4] for f in found if f.rule == "misaligned"] == [(3, 0)]
 
 
 def test_nothing_succeeds(sound: Path) -> None:

@@ -79,11 +79,9 @@ def test_validate(recorded: Path, here: Path) -> None:
     report = data("validate", "bad.npz", "--json", code=2)
     rules = {finding["rule"] for finding in report["findings"]}
     assert rules == {"not-finite", "action-bounds"} and report["findings"][0]["severity"] == "error"
-    cases = sum(finding["rule"] == "action-bounds" for finding in report["findings"])
+    cases = sum(finding["cases"] for finding in report["findings"] if finding["rule"] == "action-bounds")
     told = data("validate", "bad.npz", code=2)
-    assert (
-        cases > 5 and told.count("error    action-bounds") == 6 and f"and {cases - 5} more; --json has them all" in told
-    )
+    assert cases > 5 and told.count("error    action-bounds") == 6 and f"and {cases - 5} more; --json has more" in told
     assert "1 error, " in data("validate", "bad.npz", "--waive", "action-bounds", code=2)
     data("validate", "bad.npz", "--waive", "action-bounds", "--waive", "not-finite")
     data("validate", "bad.npz", "--action-bounds", "-2,2", "--waive", "not-finite")

@@ -11,7 +11,10 @@ from toolkit import catalog
 from toolkit.agents import AGENTS
 from toolkit.config import ConfigError
 from toolkit.pipeline import checks
+from toolkit.pipeline.estimate import planned_updates
 from toolkit.pipeline.plan import make_plan
+from toolkit.pipeline.spec import OnlineStage
+from toolkit.tasks import load_card
 from toolkit.types import Spec, ToolkitError
 
 HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n  demos: {kind: collect, recipe: stitch}\n"
@@ -66,6 +69,24 @@ def test_what_a_seam_needs(tmp_path: Path) -> None:
     assert text.startswith("p.yaml:6: stages.after: network Q cannot carry over")
     for part in ("[1, 2, ", "[1, 10, ", "config.members", "policy_layer_norm"):
         assert part in text
+    waves = (OFFLINE + ONLINE).replace("AGENT", "iql", 1).replace("AGENT", "sac, config: {fourier: [6]}")
+    text = refused(tmp_path, waves.replace("updates: 1", "updates: 1, config: {fourier: [3]}"))
+    assert text.endswith("after.config.fourier: expected [3.0] as in before, whose networks carry over; got [6.0]")
+
+
+def test_waypoints_are_places_that_the_recording_came_by(tmp_path: Path) -> None:
+    alone = (HEAD + OFFLINE).replace("AGENT", "hiql").replace("pointmaze-medium", "pointmaze-medium-shown")
+    (tmp_path / "p.yaml").write_text(alone)
+    with pytest.raises(ToolkitError, match=r"before\.relabel: expected shares of goals to draw anew"):
+        make_plan(tmp_path / "p.yaml")
+    make_plan(tmp_path / "p.yaml", ["before.relabel={}"])
+
+
+def test_rollouts_are_learned_from_several_times(tmp_path: Path) -> None:
+    card = load_card("pointmaze-medium")
+    for agent, each in (("reinforce", 1), ("gae", 10)):
+        stage = OnlineStage(kind="online", agent=agent, env_steps=6_000, rollout=300)
+        assert planned_updates(stage, card) == 20 * each
 
 
 def test_chunks_of_numbers_no_longer_than_an_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

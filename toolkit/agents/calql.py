@@ -20,7 +20,9 @@ class CalQL(CQL):
     The bound holds for the policy's actions of s and of s', both judged at s, never for the uniform ones, offline and
     online alike. A row whose episode has not ended is not bounded.
 
-    Order, reads: CQL's. Deviations: CQL's.
+    Order, reads: CQL's. Deviations: CQL's. Where a task leaves rewards to its simulator nothing is known of what
+    follows a time limit, and G counts nothing there, as in the authors' code: with rewards below 0 that is no lower
+    bound.
     """
 
     Config = CalQLConfig

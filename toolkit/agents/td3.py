@@ -30,7 +30,8 @@ class TD3(Agent[TD3State]):
     L_Q  = sum_i E (Q_i(s, a) - y)^2
     L_pi = -E Q_1(s, pi(s))
 
-    Order: Q on Q_targ and pi_targ; Q_targ; in every `policy_every`-th update also pi on the new Q; pi_targ.
+    Order: Q on Q_targ and pi_targ; Q_targ; in every `policy_every`-th update also pi on the new Q; pi_targ. In a
+    stage whose `utd` is larger, pi moves once an environment step.
     Reads: Q <- Q_targ, pi_targ; pi <- Q.
     Deviations: Q_targ moves with every update of Q, by a `policy_every`-th of `polyak`: as fast as the authors' and
     also where the policy stands still. The policy has the two heads of all other agents, so that it carries over

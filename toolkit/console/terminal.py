@@ -32,7 +32,7 @@ LABELS = {
     "eval/success": "success",
     "eval/return": "return",
     "eval/path_ratio": "route / shortest",
-    "eval/steps": "steps to goal",
+    "eval/steps": "steps",
     "rollout/success": "training success",
     "rollout/return": "training return",
     "q_data": "Q on data",

@@ -5,6 +5,7 @@ Everything is vectorised over rows; only duplicates are looked for episode by ep
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
@@ -189,22 +190,24 @@ def _rewards(imported: Imported, judged: Judged | None) -> Iterator[Finding]:
 
 def shared(parts: Sequence[list[Finding]]) -> list[Finding]:
     """The findings of all parts of a recording; what is said of a whole one only where it is said of every part."""
-    of_whole = [[finding for finding in part if finding.episode is None] for part in parts]
+    of_whole = [[finding for finding in part if finding.episode is None and finding.cases == 1] for part in parts]
     everywhere = set.intersection(*({finding.rule for finding in part} for part in of_whole))
     found = [finding for finding in of_whole[0] if finding.rule in everywhere]
-    return _shortened(found + [finding for part in parts for finding in part if finding.episode is not None])
+    return _shortened(found + [one for part in parts for one in part if one.episode is not None or one.cases > 1])
 
 
 def _shortened(found: list[Finding]) -> list[Finding]:
-    """At most MOST findings of each rule, the last of which says how many there are."""
-    counts: dict[str, int] = {}
+    """At most MOST findings of each rule, and one that stands for the others."""
+    listed: Counter[str] = Counter()
     kept: list[Finding] = []
     for finding in found:
-        counts[finding.rule] = counts.get(finding.rule, 0) + 1
-        if counts[finding.rule] <= MOST:
+        if finding.cases == 1 and listed[finding.rule] < MOST:
+            listed[finding.rule] += 1
             kept.append(finding)
-    more = {rule: count - MOST for rule, count in counts.items() if count > MOST}
-    return kept + [Finding(rule, f"and {count} more episodes") for rule, count in more.items()]
+    left = Counter({rule: -count for rule, count in listed.items()})
+    for finding in found:
+        left[finding.rule] += finding.cases
+    return kept + [Finding(rule, f"and {more} more episodes", cases=more) for rule, more in left.items() if more]
 
 
 def order(found: list[Finding]) -> list[Finding]:

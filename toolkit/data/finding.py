@@ -45,6 +45,7 @@ class Finding(NamedTuple):
     message: str
     episode: int | None = None  # as the file numbers them
     row: int | None = None  # within the episode
+    cases: int = 1  # that it stands for
 
     @property
     def severity(self) -> Severity:

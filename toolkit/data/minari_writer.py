@@ -58,7 +58,7 @@ def write_minari(
 
     target = dataset_path(dataset_id, root)
     if target.is_symlink() or (target.exists() and not replace):
-        raise ToolkitError(f"{target}: this data set exists already; expected a free name, or remove it first")
+        raise ToolkitError(f"{target}: this data set exists already; expected a free name, or --replace")
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)

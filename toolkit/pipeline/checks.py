@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -135,10 +136,17 @@ def _seams(made: Plan, sizes: Spec) -> Iterator[Problem]:
         if isinstance(stage, OnlineStage) and stage.start:
             source = made.spec.stages[stage.start]
             assert isinstance(source, OfflineStage)
+            before, after = (make_agent(one.agent, one.config, sizes) for one in (source, stage))
             try:
-                carry(_fresh(source, sizes), _fresh(stage, sizes), stage.seam, AGENTS[stage.agent].carries)
+                carry(_fresh(before), _fresh(after), stage.seam, AGENTS[stage.agent].carries)
             except SeamError as error:
                 yield _inside(name, error.problem)
+                continue
+            for setting in ("fourier", "places"):  # shapes do not tell: the same networks would read other numbers
+                expected, got = (json.dumps(getattr(agent.cfg, setting, None)) for agent in (before, after))
+                if expected != got and "null" not in (expected, got):
+                    text = f"expected {expected} as in {stage.start}, whose networks carry over; got {got}"
+                    yield Problem(("stages", name, "config", setting), text)
 
 
 def _rollouts(made: Plan) -> Iterator[Problem]:
@@ -167,6 +175,5 @@ def _inside(stage: str, found: Problem) -> Problem:
     return Problem(("stages", stage, *found.keys), found.text)
 
 
-def _fresh(stage: TrainingStage, sizes: Spec) -> Any:
-    agent = make_agent(stage.agent, stage.config, sizes)
+def _fresh(agent: Agent[Any]) -> Any:
     return stack([agent.init(torch.Generator().manual_seed(0))], torch.device("cpu"))

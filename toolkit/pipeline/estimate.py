@@ -108,7 +108,9 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
 def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
     """Updates an online stage will make of each seed."""
     if CONFIGS[stage.agent].on_policy:
-        return stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
+        config: Any = CONFIGS[stage.agent].model_validate(stage.config)
+        rollouts = stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
+        return rollouts * (1 if config.whole_episodes else config.critic_updates)
     return int((stage.env_steps - stage.warmup_steps) * stage.utd)
 
 

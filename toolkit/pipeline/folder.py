@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Self
 
+from toolkit import strict_yaml
 from toolkit.files import sha256, sync
 from toolkit.types import Json, ToolkitError
 
@@ -77,6 +78,11 @@ class RunFolder:
             return None
         return manifest if all(self._intact(path, entry) for path, entry in manifest["files"].items()) else None
 
+    def outdated(self, name: str, key: str) -> bool:
+        """Whether a stage was done before, under another key."""
+        manifest = read_json(self.stage(name) / MANIFEST)
+        return manifest is not None and manifest.get("key") != key
+
     def finish(self, name: str, manifest: Json, more: Iterable[Path] = ()) -> Json:
         """Write the manifest over everything in the stage's folder and over the files below `more`."""
         (self.stage(name) / ELAPSED).unlink(missing_ok=True)
@@ -126,12 +132,17 @@ def choose(name: str, resolved: str, again: bool) -> Path:
     return Path("runs") / f"{name}-{max(numbers, default=0) + 1}"
 
 
-def check_usable(root: Path) -> None:
-    """Refuse a folder that holds something else than a run. Raises ToolkitError."""
+def check_usable(root: Path, name: str, task: str) -> None:
+    """Refuse a folder that holds something else than a run of this pipeline on this task. Raises ToolkitError."""
     if root.exists() and not root.is_dir():
         raise ToolkitError(f"{root}: expected a folder, or a name that is still free")
     if root.is_dir() and any(root.iterdir()) and not any((root / name).exists() for name in (PIPELINE, LOCK)):
         raise ToolkitError(f"{root}: holds files but no run; choose an empty folder, or a run to go on with")
+    file = root / PIPELINE
+    there = strict_yaml.parse(file.read_text(encoding="utf-8"), str(file)).value if file.is_file() else None
+    if isinstance(there, dict) and (there.get("name"), there.get("task")) != (name, task):
+        other = f"{there.get('name')} on {there.get('task')}"
+        raise ToolkitError(f"{root}: holds a run of {other}, and this one is {name} on {task}; choose another --out")
 
 
 def _numbered(name: str, folder: str) -> re.Match[str] | None:

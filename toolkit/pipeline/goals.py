@@ -38,6 +38,9 @@ def goal_problem(card: TaskCard, stage: TrainingStage, agent: Agent[Any]) -> Pro
             return Problem(("relabel",), f"expected null, because goals can be drawn anew only on {shows}")
         if agent.waypoint_steps:
             return Problem(("agent",), f"{stage.agent} needs {shows}")
+    if stage.relabel is None and agent.waypoint_steps and card.goal.cell is not None:
+        why = f"because {stage.agent} aims at places on the way, and recorded goals of {card.name} are all one place"
+        return Problem(("relabel",), f"expected shares of goals to draw anew, or {{}}, {why}")
     if stage.relabel is not None and "mc_return" in agent.needs:
         why = f"because {stage.agent} reads the recorded returns, which know nothing of goals drawn anew"
         return Problem(("relabel",), f"expected null, {why}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.advise import Advice, advise, facts, stages
+from toolkit.data.imported import checked
 from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
@@ -19,7 +20,7 @@ from toolkit.pipeline.spec import OfflineStage
 from toolkit.pipeline.watch import greedy, summarise
 from toolkit.recordings import open_data, reading
 from toolkit.strict_yaml import render
-from toolkit.tasks import TaskCard
+from toolkit.tasks import TaskCard, relabel
 from toolkit.train import OfflinePlan, Saved, Values, offline_loop
 from toolkit.types import Episodes, Json, ToolkitError
 
@@ -71,7 +72,7 @@ def advise_on(
     Raises ToolkitError where the recording has errors.
     """
     imported = open_data(name, root, format, reading(card, achieved))
-    found, episodes = facts(imported, card)
+    found = facts(imported, card)
     advice = advise(found, online)
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
@@ -85,7 +86,7 @@ def advise_on(
         for one in advice:
             say(f"{one.agent}: {each:.0f} s")
             try:
-                ranking.append(run_pilot(one, card, episodes, made, each))
+                ranking.append(run_pilot(one, card, checked(imported), made, each))
             except ToolkitError as error:  # it may have diverged; the others go on
                 ranking.append({"agent": one.agent, "failed": str(error)})
         ranking.sort(key=_worth, reverse=True)
@@ -106,10 +107,12 @@ def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, secon
     begun = time.monotonic()
     shared = ("gamma", "n_step", "relabel")
     common = next(({key: b[key] for key in shared if key in b} for b in made.values() if "gamma" in b), {})
-    stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **common)
     agent = make_agent(one.agent, {"hidden": HIDDEN, **one.config}, task_sizes(card))
-    redrawn = stage.relabel is not None  # then none reached its goal, so episodes are whole though none was kept so
-    material = material_from(card, episodes, agent, stage.gamma, whole=redrawn)
+    if agent.waypoint_steps:
+        common.setdefault("relabel", {})
+    stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **common)
+    whole = stage.relabel is not None
+    material = material_from(card, relabel(card, episodes, whole), agent, stage.gamma, whole=whole)
     assert material.replay is not None
     learner = Learner(agent, SEEDS, FOREVER, "auto" if seconds >= COMPILED else "off")
     plan = OfflinePlan(

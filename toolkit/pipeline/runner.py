@@ -22,6 +22,8 @@ from toolkit.pipeline.summary import peak_rss_mb, summarise_run, versions
 from toolkit.report import write_report
 from toolkit.types import Json, ToolkitError
 
+OUTDATED = "was done with other settings, inputs or code, and is done anew"
+
 
 def run_pipeline(
     file: str | Path,
@@ -42,7 +44,7 @@ def run_pipeline(
     again = _again(plan, start_from)
     resolved = strict_yaml.render(plan.resolved)
     root = Path(out) if out is not None else choose(plan.spec.name, resolved, bool(again))
-    check_usable(root)
+    check_usable(root, plan.spec.name, plan.spec.task)
     if dry_run:
         return _preview(plan, RunFolder(root), again)
     with Interrupt() as interrupt, RunFolder(root) as folder, Console(progress) as console:
@@ -74,6 +76,8 @@ def _carry_out(context: Context, again: set[str]) -> Json:
             earlier += manifest["wall_s"]
             context.console.stage_finished(name, _line(manifest), skipped=True)
         else:
+            if context.folder.outdated(name, key):
+                context.console.note(f"{name} {OUTDATED}")
             for file in (SUMMARY, REPORT):
                 (context.folder.root / file).unlink(missing_ok=True)
             manifest, before = _run(context, name, name in again)
@@ -133,6 +137,7 @@ def _preview(plan: Plan, folder: RunFolder, again: set[str]) -> Json:
         cost = costs["stages"][row.stage]
         stages.append({**row._asdict(), "skipped": skipped, **cost})
         words = "already done" if skipped else f"about {duration(cost['seconds'])}, {cost['megabytes']:.0f} MB"
+        words += f"; it {OUTDATED}" if folder.outdated(row.stage, plan.keys[row.stage]) else ""
         lines.append(f"  {row.stage:12} {row.kind:9} {row.what} ({words})")
         seconds += 0.0 if skipped else cost["seconds"]
         megabytes += 0.0 if skipped else cost["megabytes"]

@@ -119,6 +119,8 @@ def _tests(name: str, group: Sequence[Entry]) -> Iterator[Json]:
         row: Json = {"stage": name, "run": entry.label, "against": first.label}
         if entry.run.seeds == first.run.seeds and len(ours) == len(theirs):
             row |= {"paired": True, **paired(ours, theirs)}
+            if entry.run.measure == "success" and row["p"] is not None:  # rates differ by 1 at most
+                row["ci95"] = np.clip(row["ci95"], -1.0, 1.0).tolist()
         else:
             gap = float(ours.mean() - theirs.mean())
             row |= {"paired": False, "difference": gap, "ci95": [None, None], "p": None, "least_p": None}
@@ -218,5 +220,5 @@ def _words(row: Json) -> str:
     low, high = row["ci95"]
     text = f"{row['difference']:+.3g} against {row['against']}"
     if low is not None:
-        text += f" ({low:+.3g} to {high:+.3g}), p {row['p']:.2g}, of all tests {row['p_holm']:.2g}"
-    return f"{text}; better with a chance of {row['chance']:.2f}"
+        text += f" ({low:+.3g} to {high:+.3g}), p {row['p']:.2g} ({row['p_holm']:.2g} as one of all these tests)"
+    return f"{text}; chance that it is better: {row['chance']:.2f}"

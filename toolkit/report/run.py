@@ -79,6 +79,7 @@ class Run:
     config: str
     stitching: Sequence[Json]  # of `toolkit stitch`, else of the pipeline's own stages
     films: Sequence[str]  # files beside the report, in videos/
+    unfinished: str  # how far it is, empty where it is done
 
     def curves(self, kind: str) -> list[Stage]:
         """Stages of a kind that measured anything."""
@@ -101,7 +102,9 @@ def read_run(folder: Path) -> Run:
     folder = Path(folder)
     if not is_run(folder):
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, found neither")
-    summary = _json(folder / "summary.json") or {}
+    done = _done(folder)
+    found = _json(folder / "summary.json")
+    summary = found or {"stages": done}
     config = folder / "pipeline.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     plan = strict_yaml.parse(text, config.name).value
@@ -136,7 +139,21 @@ def read_run(folder: Path) -> Run:
         config=text,
         stitching=_stitching(folder, stages),
         films=sorted(f"videos/{path.name}" for path in (folder / "videos").glob("*") if path.suffix in FILMS),
+        unfinished="" if found else _progress(_dict(plan.get("stages")), done),
     )
+
+
+def _done(folder: Path) -> Json:
+    """What the summary will have of the stages that are done already."""
+    manifests = {path.parent.name: _json(path) or {} for path in (folder / "stages").glob("*/manifest.json")}
+    return {name: {"wall_s": made.get("wall_s"), **_dict(made.get("result"))} for name, made in manifests.items()}
+
+
+def _progress(planned: Json, done: Json) -> str:
+    """How far an unfinished run is."""
+    missing = [name for name in planned if name not in done]
+    at = f", {missing[0]} is next" if missing else ""
+    return f"{len(planned) - len(missing)} of {len(planned)} stages are done{at}"
 
 
 def real(value: Any) -> float:

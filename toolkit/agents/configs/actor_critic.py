@@ -17,9 +17,9 @@ class TD3Config(AgentConfig):
     """Defaults of the authors' code."""
 
     policy_every: PositiveInt = 2
-    """Critic updates to one update of the policy."""
+    """Critic updates to one update of the policy, at least; all of an environment step where `utd` is larger."""
     polyak: Polyak = 0.005
-    """Share of policy and critics mixed into their targets with each update of the policy."""
+    """Share mixed into the targets: the policy's with each of its updates, the critics' in `policy_every` of theirs."""
     target_noise: NonNegativeFloat = 0.2
     """Standard deviation of the noise on the target's action."""
     target_noise_max: NonNegativeFloat = 0.5

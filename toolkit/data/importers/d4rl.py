@@ -66,7 +66,8 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
             )
     else:
         truncated = _between(obs, after, achieved, terminated)
-        notes.append(f"no timeouts: episodes are told apart by {int(truncated.sum())} jumps of the observation")
+        sign = "jumps of the observation, a guess" if after is None else "next observations that are not the next row"
+        notes.append(f"no timeouts: episodes are told apart by {int(truncated.sum())} {sign}")
     if not terminated.any():
         notes.append("no step is terminal: every episode ends where its recording does")
     rows = Rows(

@@ -34,7 +34,8 @@ def read(path: Path, options: Options) -> Imported:
     if missing := [name for name in _WANTED if name not in arrays]:
         log = {"qpos", "qvel", "ctrl"} <= set(arrays)
         hint = "; `toolkit data relabel` plays a log of MuJoCo's states" if log else nearest(missing[0], found)
-        raise ToolkitError(f"{path}: expected {', '.join(_WANTED)}, found no {missing[0]!r}{hint}")
+        wanted, there = ", ".join(_WANTED), ", ".join(sorted(found)) or "none"
+        raise ToolkitError(f"{path}: expected arrays {wanted}, found no {missing[0]!r}{hint}; the file has {there}")
     imported = from_flat(path, "npz", {name: rows for name, rows in arrays.items() if name in _READ}, options)
     if not (rest := sorted(set(arrays) - set(_READ))):
         return imported
