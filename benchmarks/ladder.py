@@ -42,6 +42,7 @@ DATA = ("navigate", "stitch", "mixture")
 STITCHED = "stitch"  # in the others some trajectory leads from every cell to the goal
 NARROW = "navigate"  # its routes keep to a line, and beside that Fourier features have learned nothing
 PRACTICE = "_online"
+_ABOUT = ("name", "description", "task")  # of a pipeline, what is no setting
 INTRODUCTION = """\
 # The ladder
 
@@ -81,7 +82,7 @@ def main() -> None:
         return
     failed = []
     for row in planned(options.mazes, options.data, options.only):
-        settings = {"stages": row.pipeline["stages"], "set": options.set}
+        settings = {name: value for name, value in row.pipeline.items() if name not in _ABOUT} | {"set": options.set}
         if any(done["settings"] == settings for done in read(options.out) if _key(done) == row[:3]):
             continue
         try:
