@@ -19,8 +19,8 @@ from toolkit.data.imported import Imported, acting, checked
 from toolkit.recordings import check, relabelled, succeeded
 from toolkit.stitch_score import stitches_needed
 from toolkit.stitching import Stitches, exits
-from toolkit.tasks import TaskCard
-from toolkit.types import Episodes, Json, ToolkitError
+from toolkit.tasks import TaskCard, unseen_env
+from toolkit.types import Episodes, FloatArray, Json, ToolkitError
 
 GOOD = 0.9  # share of successful episodes from which plain imitation is worth it
 STITCHED = 0.1  # share that needs a stitch, of the starts that the data joins, above which imitation falls short
@@ -84,10 +84,10 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "transitions": episodes.transitions,
         "longest": int(episodes.lengths.max()),
         "horizon": int(episodes.lengths.max()) if card is None else card.max_episode_steps,
-        "return": {"low": low, "median": middle, "high": high, "spread": high - low},
+        "return": {"low": low, "median": middle, "high": high, "spread": float(np.ptp(returns))},
         "success_share": None if success is None else float(success.mean()),
         "successes": None if success is None else int(success.sum()),
-        "discrete": bool((hot.max(axis=1) == 1).all() and (hot.sum(axis=1) == 1).all() and hot.shape[1] > 1),
+        "discrete": _one_hot(hot) if card is None else unseen_env(card).sizes.discrete,
         "reward": None if card is None else card.reward.rule,
         "paid_alike": float(np.unique(paid, return_counts=True)[1].max() / len(paid)),
         "goal_shown": card is not None and card.goal.observed and card.reward.rule == "sparse",
@@ -100,6 +100,11 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         found["stitches"] = _stitches(episodes, card)
         found["best_guess"] = exits(episodes, card.maze)["best_guess"]
     return found
+
+
+def _one_hot(action: FloatArray) -> bool:
+    """Whether actions (N, A) look like choices."""
+    return bool((action.max(axis=1) == 1).all() and (action.sum(axis=1) == 1).all() and action.shape[1] > 1)
 
 
 def _stitches(episodes: Episodes, card: TaskCard) -> Json:

@@ -50,6 +50,7 @@ def evaluate_run(
     .mp4 or .gif file: each seed's best, median and worst episode. Raises ToolkitError where there is no policy, or no
     far starts are known.
     """
+    _make(out)
     if video is not None:
         check_video(video)
     policy = load_policy(run_or_checkpoint)
@@ -80,6 +81,7 @@ def evaluate_all(
     All play from the same seeds, and the same episodes where all begin in the same cells: far starts are those of each
     policy's own recording. A stage keeps the checkpoint at its end and the one before.
     """
+    _make(out)
     loaded = [_load(stage, place) for stage, place in _checkpoints(Path(run))]
     known = all(policy.far_starts for _, policy in loaded)
     starts = starts or ("far" if known else "all")
@@ -144,9 +146,14 @@ def _ends(result: EvalResult) -> list[list[int]]:
     return [[int(row[place]) for place in (0, last // 2, last)] for row in order]
 
 
-def _write(out: Path | None, summary: Json) -> None:
+def _make(out: Path | None) -> None:
+    """The folder for the results, before the time is spent that they take."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+
+
+def _write(out: Path | None, summary: Json) -> None:
+    if out is not None:
         (out / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 

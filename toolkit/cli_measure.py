@@ -49,6 +49,7 @@ def advise(
         called = re.sub(r"[^a-z0-9]+", "-", out.stem.lower()).strip("-") if out else ""
         result = advise_on(
             dataset, root, card, online, seconds, format, achieved, called or "advised",
+            str(Path(task).resolve()) if task and Path(task).is_file() else task,
             lambda line: print(line, file=sys.stderr),
         )  # fmt: skip
         if out is not None:
@@ -146,6 +147,8 @@ def sweep(
 
     def call() -> Json:
         factors = {name: _numbers(name, text) for name, text in given.items() if text is not None}
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
 
         from toolkit.report.heat import sweep_page
         from toolkit.sweep import sweep_run
@@ -153,7 +156,6 @@ def sweep(
         with episodes_shown("sweep") as show:
             result = sweep_run(run, factors, episodes, starts, workers, show)
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
             (out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             (out / "sweep.html").write_text(sweep_page(result), encoding="utf-8")
         return result

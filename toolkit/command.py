@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from toolkit.types import Json, ToolkitError
+
+# what is wrong with the machine, not with what was asked for
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EROFS}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
@@ -25,6 +29,10 @@ def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]
     except ToolkitError as error:
         print(error, file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{where}{error.strerror or error}", file=sys.stderr)
+        raise typer.Exit(1 if error.errno in _MACHINE else 2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise typer.Exit(130) from None

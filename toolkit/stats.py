@@ -211,7 +211,8 @@ def paired(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Json:
     else:
         drawn = _stream().integers(2, size=(10_000, count)) * 2.0 - 1.0
         flips = np.concatenate([np.ones((1, count)), drawn])  # what was observed is one of the possible ones
-    p = float((np.abs(flips @ gap) >= abs(gap.sum()) - 1e-9).mean())
+    rounding = 1e-9 * np.abs(gap).sum()
+    p = float((np.abs(flips @ gap) >= abs(gap.sum()) - rounding).mean())
     least = 2.0 / len(flips) if count <= EXACT else 1.0 / len(flips)
     return {"difference": mean, "ci95": [mean - half, mean + half], "p": p, "least_p": least, "seeds": count}
 

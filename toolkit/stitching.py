@@ -55,14 +55,18 @@ def coverage(episodes: Episodes, maze: Maze, goal_xy: npt.ArrayLike, radius: flo
     """
     height, width = maze.wall.shape
     cell = _cells(episodes, maze)
-    joined = _joined(episodes, cell, _near(episodes, goal_xy, radius), height * width)
-    edges = _moves(episodes, cell)
+    near, goal = _near(episodes, goal_xy, radius), _as_cell(maze.xy_to_cell(goal_xy))
+    joined = _joined(episodes, cell, near, height * width)
+    # an episode that arrives ends, with a large radius in the cell before the goal's
+    arriving = np.intersect1d(cell[near & (cell >= 0)], [row * width + col for row, col in maze.neighbours(goal)])
+    moves = np.stack([arriving, np.full_like(arriving, goal[0] * width + goal[1])], -1)
+    edges = np.unique(np.concatenate([_moves(episodes, cell), moves]), axis=0)
     return Coverage(
         visits=np.bincount(cell[cell >= 0], minlength=height * width).reshape(height, width),
         edges=np.stack(np.divmod(edges, width), -1).reshape(-1, 2, 2),
         joined=joined.reshape(height, width),
         reachable=_upstream(joined, edges).reshape(height, width),
-        goal=_as_cell(maze.xy_to_cell(goal_xy)),
+        goal=goal,
     )
 
 

@@ -230,7 +230,7 @@ def online_loop(
 ) -> None:
     """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
-    updates = int(N * plan.utd)
+    updates = round(N * plan.utd)
     period = max(int(plan.utd), learner.agent.policy_every)  # updates between two of the policy
     sampler = _sampler(learner, plan, practice.normalizer, updates)
     evals = set(plan.eval_steps)

@@ -35,6 +35,7 @@ stages:
   filtered_bc: {{kind: offline, agent: filtered_bc, updates: 30, {TRAINING}}}
   pretrain: {{kind: offline, agent: iql, updates: 160, eval_every: 80, {TRAINING}}}
   finetune: {{kind: online, agent: sac, start: pretrain, env_steps: 80, envs: 2, eval_every: 40, {TRAINING}}}
+  chunks: {{kind: offline, agent: qc, config: {{chunk: 3}}, updates: 30, {TRAINING}}}
   evaluate: {{kind: evaluate, of: [filtered_bc, pretrain, finetune], episodes: 1, workers: 1}}
 """
 

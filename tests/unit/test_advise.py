@@ -240,6 +240,8 @@ def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
     result = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), online=True)
     (tmp_path / "advised.yaml").write_text(result["pipeline"])
     assert list(load_spec(tmp_path / "advised.yaml").stages) == ["recording", "bc", "iql", "finetune"]
+    mine = advise_on(str(recording), Path("data"), load_card("pointmaze-umaze"), task="/home/me/mine.yaml")
+    assert "task: /home/me/mine.yaml" in mine["pipeline"]
 
 
 def test_without_a_task_it_speaks_of_what_it_sees(recording: Path) -> None:

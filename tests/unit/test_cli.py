@@ -70,6 +70,7 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["advise", "nowhere", "--try", "soon"], "expected a time such as 90s"),
         (["compare", "nowhere"], "expected two or more run folders"),
         (["compare", "nowhere", "nobody"], "nowhere: expected a run folder"),
+        (["pipeline", "smoke", "--out", "wrong.yaml/run"], "wrong.yaml/run: Not a directory"),
     ],
 )
 def test_bad_input_exits_with_2_and_writes_nothing(

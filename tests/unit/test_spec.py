@@ -199,6 +199,10 @@ def test_what_means_nothing_to_an_on_policy_agent(tmp_path: Path, setting: str, 
     assert any(problem in line for line in caught.value.problems), str(caught.value)
 
 
+def test_a_whole_number_of_updates_is_one_whatever_its_last_bit(tmp_path: Path) -> None:
+    load(tmp_path, GOOD, ["finetune.envs=25", "finetune.utd=0.28"])  # 7.000000000000001
+
+
 def test_what_a_chunk_decides(tmp_path: Path) -> None:
     chunked = ALONE.replace("agent: gae, start: clone, seam: {data: drop}", "agent: qc_sac, envs: 4")
     load(tmp_path, chunked, ["practise.config.chunk=1", "practise.n_step=3"])

@@ -183,6 +183,8 @@ def test_paired() -> None:
     assert 0.03 < np.mean(np.array(p) <= 0.05) < 0.07, "under no difference p is uniform"
     many = paired(rng.normal(1, 1, 30), rng.normal(0, 1, 30))
     assert 0 < many["p"] < 0.05 and many["least_p"] < 1e-3
+    large = paired(rng.normal(2e6, 5e5, 6), rng.normal(0, 5e5, 6))
+    assert large["p"] == large["least_p"] == 2 / 64, "an order of adding up is no other outcome"
     for missing in (np.nan, np.inf):
         with pytest.raises(ValueError, match="not all finite"):
             paired([0.9, missing, 0.7], [0.5, 0.6, 0.6])

@@ -71,6 +71,12 @@ def test_the_goal_is_its_radius_not_its_cell() -> None:
     near = [MAZE.cell_to_xy((1, 4)), edge]
     assert cover(near).far_starts == [(1, 4)]  # in the goal's cell, outside the radius; the goal's cell is no start
     assert cover(near, radius=0.5).far_starts == []
+    beside = [
+        MAZE.cell_to_xy((1, 3)),
+        MAZE.cell_to_xy((1, 4)) + np.array([0.3, 0.0]),
+    ]  # ends as it arrives, in the cell before
+    assert cover(beside).edges.tolist() == [[[1, 3], [1, 4]]]
+    assert cover(beside, radius=0.8).edges.tolist() == [[[1, 3], [1, 4]], [[1, 4], [1, 5]]]
 
 
 def test_an_episode_does_not_continue_into_the_next() -> None:

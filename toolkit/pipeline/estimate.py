@@ -111,7 +111,7 @@ def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
         config: Any = CONFIGS[stage.agent].model_validate(stage.config)
         rollouts = stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
         return rollouts * (1 if config.whole_episodes else config.critic_updates)
-    return int((stage.env_steps - stage.warmup_steps) * stage.utd)
+    return round((stage.env_steps - stage.warmup_steps) * stage.utd)
 
 
 def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:

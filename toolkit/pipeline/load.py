@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
         if stage.warmup_steps >= stage.env_steps:
             text = f"expected less than env_steps ({stage.env_steps}), got {stage.warmup_steps}"
             yield Problem((*keys, "warmup_steps"), text)
-        if stage.envs * stage.utd % 1:
+        if not math.isclose(stage.envs * stage.utd, round(stage.envs * stage.utd)):
             text = f"expected a whole number of updates for a step of all {stage.envs} envs, got {stage.utd:g} a step"
             yield Problem((*keys, "utd"), text)
     recordings = recordings_before(name, known)

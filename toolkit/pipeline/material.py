@@ -149,5 +149,5 @@ def sample(replay: Replay, count: int = SAMPLE, chunk: int = 1) -> tuple[FloatAr
     rows, size, random = replay.rows[0], replay.spec.action_dim, np.random.Generator(np.random.Philox(key=0))
     chosen = random.choice(np.flatnonzero(replay.begins(chunk)[0]), count)
     ahead, others = np.arange(chunk), random.choice(chosen, (count, chunk))
-    taken = np.where(ahead < rows[chosen, LEFT, None], chosen[:, None] + ahead, others)
+    taken = np.where(ahead < rows[chosen, LEFT, None], (chosen[:, None] + ahead) % len(rows), others)
     return rows[chosen, -size - replay.spec.obs_dim : -size].copy(), rows[taken, -size:].reshape(count, -1)

@@ -63,12 +63,14 @@ def advise_on(
     format: str | None = None,
     achieved: str | None = None,
     called: str = "advised",
+    task: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Json:
     """What `toolkit advise` answers: measurements, recommendations, a starting recipe as YAML, and a ranking of pilots.
 
     `seconds` are for all pilots together, of which those that fail come last and say why; `achieved` is FIRST:END, the
-    numbers of an observation that are the achieved goal; the pipeline's name is `called`; `say` hears what goes on.
+    numbers of an observation that are the achieved goal; the pipeline is `called` so and its task `task`, or the card's
+    name; `say` hears what goes on.
     Raises ToolkitError where the recording has errors.
     """
     imported = open_data(name, root, format, reading(card, achieved))
@@ -77,7 +79,9 @@ def advise_on(
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
     result["advice"] = [one.json() for one in advice]
-    result["pipeline"] = _pipeline(called, made, card, imported.source.path, achieved)
+    result["pipeline"] = _pipeline(
+        called, made, task or (card.name if card else "TASK"), imported.source.path, achieved
+    )
     if seconds is not None:
         if card is None:
             raise ToolkitError("--try: expected --task too, which says where the policies are to be measured")
@@ -143,9 +147,9 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _pipeline(name: str, made: Json, card: TaskCard | None, file: Path, achieved: str | None) -> str:
+def _pipeline(name: str, made: Json, task: str, file: Path, achieved: str | None) -> str:
     """The stages as a pipeline that takes the recording as it is."""
     source = file.parents[1] if file.name == MAIN_FILE else file
-    head: Json = {"name": name, "task": card.name if card else "TASK", "seeds": [0, 1, 2], "hidden": HIDDEN}
+    head: Json = {"name": name, "task": task, "seeds": [0, 1, 2], "hidden": HIDDEN}
     recording = {"kind": "import", "source": str(source), **({"achieved": achieved} if achieved else {})}
     return render(head | {"stages": {"recording": recording} | made})

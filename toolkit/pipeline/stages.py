@@ -25,13 +25,22 @@ from toolkit.pipeline.spec import (
     StitchStage,
 )
 from toolkit.pipeline.stitch import run_stitch
-from toolkit.pipeline.training import Found, run_offline, run_online
+from toolkit.pipeline.training import Found, no_far_starts, run_offline, run_online
 from toolkit.pipeline.watch import FINAL_EPISODES, summarise
 from toolkit.policy import Policy, load_policy
 from toolkit.processes import cores
-from toolkit.recordings import find_data, misfit, open_parts, provenance, read_places, reading, returns, write
+from toolkit.recordings import (
+    find_data,
+    misfit,
+    open_parts,
+    provenance,
+    read_places,
+    reading,
+    relabelled,
+    returns,
+    write,
+)
 from toolkit.stitching import coverage, exits
-from toolkit.tasks import relabel
 from toolkit.types import Json, ToolkitError
 
 
@@ -122,7 +131,7 @@ def _recorded(context: Context, name: str, dataset: Path) -> Json:
     """What a recording is like; a picture's pieces lie beside the manifest."""
     card = context.plan.card
     recorded = read_places(dataset)
-    episodes = relabel(card, recorded)
+    episodes = relabelled(recorded, card)
     if card.in_maze:
         write_pieces(context.folder.stage(name) / "pieces.json", episodes)
     result: Json = {
@@ -132,8 +141,20 @@ def _recorded(context: Context, name: str, dataset: Path) -> Json:
     }
     if card.goal_xy is not None:
         result["exits"] = exits(episodes, card.maze)
-        result["coverage"] = coverage(episodes, card.maze, card.goal_xy, card.goal.radius).summary()
+        covered = coverage(episodes, card.maze, card.goal_xy, card.goal.radius)
+        if not covered.far_starts:
+            _refuse_far(context, name)
+        result["coverage"] = covered.summary()
     return result | {"dataset": str(dataset.resolve().relative_to(context.folder.root.resolve()))}
+
+
+def _refuse_far(context: Context, name: str) -> None:
+    """Raises ToolkitError where a later stage begins its episodes where this recording has nothing to begin."""
+    spec = context.plan.spec
+    for later, stage in spec.stages.items():
+        of = stage.of if isinstance(stage, EvaluateStage) else (later,)
+        if getattr(stage, "starts", "") == "far" and any(spec.data_of(source) == name for source in of):
+            raise no_far_starts(later)
 
 
 def run_evaluate(context: Context, name: str, stage: EvaluateStage) -> Json:

@@ -47,9 +47,10 @@ def stitch_runs(
     Writes `stitch.json` into each run and its report anew; with `out` all into that folder, and nothing else. Raises
     ToolkitError where a run has no trained stage with a recording of its own.
     """
-    found = [entry for run in runs for entry in _stitch_run(Path(run), episodes, workers or cores(), progress)]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    found = [entry for run in runs for entry in _stitch_run(Path(run), episodes, workers or cores(), progress)]
+    if out is not None:
         write_json(out / FILE, {"runs": found})
         return {"runs": found}
     for run in runs:

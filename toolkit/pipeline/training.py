@@ -194,10 +194,7 @@ def _watch(
 ) -> Watch:
     online = isinstance(stage, OnlineStage)
     if stage.starts == "far" and not material.far_starts:
-        raise ToolkitError(
-            f"{name}.starts: the recording joins every cell it visits to the goal, so no start is far; "
-            f"use --set {name}.starts=all, or a recipe of shorter pieces"
-        )
+        raise no_far_starts(name)
     schedule = Schedule(
         phase="online" if online else "offline",
         total=stage.env_steps if isinstance(stage, OnlineStage) else stage.updates,
@@ -241,3 +238,11 @@ def _carry_out(watch: Watch, loop: Callable[[], None]) -> Json:
         watch.close()
     assert watch.result is not None
     return dict(watch.result)
+
+
+def no_far_starts(name: str) -> ToolkitError:
+    """What to say where a stage is to begin its episodes where the recording has nothing to begin."""
+    return ToolkitError(
+        f"{name}.starts: the recording joins every cell it visits to the goal, so no start is far; "
+        f"use --set {name}.starts=all, or a recipe of shorter pieces"
+    )
