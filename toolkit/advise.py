@@ -230,6 +230,14 @@ def _most_stitches(found: Json) -> int:
     return max((int(count) for count in (found["stitches"] or {}).get("starts", {})), default=0)
 
 
+def networks(found: Json) -> Json:
+    """Settings of all networks: waves of the place where pieces must be joined, since values leak through thin walls.
+
+    Where nothing must be joined routes may be narrow, and beside them such features have learned nothing.
+    """
+    return {"hidden": [128, 128], **({"fourier": [3]} if _must_stitch(found) else {})}
+
+
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     """Stages of a pipeline to start from: for the first try and the choice, and practice after it."""
     far = _must_stitch(found)

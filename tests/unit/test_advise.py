@@ -161,6 +161,7 @@ def test_a_recording_from_end_to_end(recording: Path, monkeypatch: pytest.Monkey
     assert result["facts"]["stitches"]["share"] > 0.1
     assert {one["agent"]: one["role"] for one in result["advice"]}["iql"] == "choice"
     assert f"source: {recording}" in result["pipeline"] and "task: pointmaze-umaze" in result["pipeline"]
+    assert "fourier:" in result["pipeline"]
     ranking = result["pilots"]["ranking"]
     assert sorted(pilot["agent"] for pilot in ranking) == sorted(one["agent"] for one in result["advice"])
     rates = [pilot["success"]["iqm"] for pilot in ranking]
@@ -246,6 +247,7 @@ def test_the_recipe_is_a_pipeline(recording: Path, tmp_path: Path) -> None:
 
 def test_without_a_task_it_speaks_of_what_it_sees(recording: Path) -> None:
     result = advise_on(str(recording), Path("data"))
+    assert "fourier:" not in result["pipeline"]
     assert result["facts"]["success_share"] is None  # an end may as well be a fall
     assert result["facts"]["stitches"] is None
     with pytest.raises(ToolkitError, match="expected --task too"):

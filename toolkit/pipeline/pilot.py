@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from toolkit.advise import Advice, advise, facts, stages
+from toolkit.advise import Advice, advise, facts, networks, stages
 from toolkit.data.imported import checked
 from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
@@ -27,7 +27,6 @@ from toolkit.types import Episodes, Json, ToolkitError
 SEEDS = [0, 1]
 EPISODES = 25  # of each seed
 COMPILED = 120.0  # seconds from which a compilation is repaid
-HIDDEN = [128, 128]
 FOREVER = 1 << 30  # updates that no pilot gets to make
 
 
@@ -79,9 +78,9 @@ def advise_on(
     made = stages(found, advice, online)
     result: Json = {"dataset": str(imported.source.path), "task": card.name if card else None, "facts": found}
     result["advice"] = [one.json() for one in advice]
-    result["pipeline"] = _pipeline(
-        called, made, task or (card.name if card else "TASK"), imported.source.path, achieved
-    )
+    name = task or (card.name if card else "TASK")
+    head = {"name": called, "task": name, "seeds": [0, 1, 2], **networks(found)}
+    result["pipeline"] = _pipeline(head, made, imported.source.path, achieved)
     if seconds is not None:
         if card is None:
             raise ToolkitError("--try: expected --task too, which says where the policies are to be measured")
@@ -90,7 +89,7 @@ def advise_on(
         for one in advice:
             say(f"{one.agent}: {each:.0f} s")
             try:
-                ranking.append(run_pilot(one, card, checked(imported), made, each))
+                ranking.append(run_pilot(one, card, checked(imported), made, networks(found), each))
             except ToolkitError as error:  # it may have diverged; the others go on
                 ranking.append({"agent": one.agent, "failed": str(error)})
         ranking.sort(key=_worth, reverse=True)
@@ -103,15 +102,15 @@ def _worth(pilot: Json) -> float:
     return -math.inf if "failed" in pilot else float(pilot[pilot["measure"]]["iqm"])
 
 
-def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, seconds: float) -> Json:
+def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, shared: Json, seconds: float) -> Json:
     """Train one algorithm for so many seconds and play; the numbers depend on how fast the machine is.
 
     Raises ToolkitError where the training diverges, or there is nothing for the algorithm to learn from.
     """
     begun = time.monotonic()
-    shared = ("gamma", "n_step", "relabel")
-    common = next(({key: b[key] for key in shared if key in b} for b in made.values() if "gamma" in b), {})
-    agent = make_agent(one.agent, {"hidden": HIDDEN, **one.config}, task_sizes(card))
+    alike = ("gamma", "n_step", "relabel")
+    common = next(({key: b[key] for key in alike if key in b} for b in made.values() if "gamma" in b), {})
+    agent = make_agent(one.agent, {**shared, **one.config}, task_sizes(card))
     if agent.waypoint_steps:
         common.setdefault("relabel", {})
     stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **common)
@@ -147,9 +146,8 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-def _pipeline(name: str, made: Json, task: str, file: Path, achieved: str | None) -> str:
+def _pipeline(head: Json, made: Json, file: Path, achieved: str | None) -> str:
     """The stages as a pipeline that takes the recording as it is."""
     source = file.parents[1] if file.name == MAIN_FILE else file
-    head: Json = {"name": name, "task": task, "seeds": [0, 1, 2], "hidden": HIDDEN}
     recording = {"kind": "import", "source": str(source), **({"achieved": achieved} if achieved else {})}
     return render(head | {"stages": {"recording": recording} | made})

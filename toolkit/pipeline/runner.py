@@ -61,7 +61,11 @@ def run_pipeline(
         context = Context(plan, folder, console, interrupt)
         console.note(f"Run folder: {root}")
         write_text(root / PIPELINE, resolved)
-        summary = _carry_out(context, again)
+        try:
+            summary = _carry_out(context, again)
+        except (KeyboardInterrupt, SystemExit):
+            console.note("What is done is kept; the same command goes on from there.")
+            raise
         report = write_report(root)
         console.final_table(summary, report)
     return summary
