@@ -285,6 +285,8 @@ def lines(result: Json) -> list[str]:
         text += [f"  {pilot_line(pilot)}" for pilot in result["pilots"]["ranking"]]
     if result["task"] is None:
         text += ["", "with your task card's name in place of TASK:"]
+    if "out" in result:
+        return [*text, "", f"the pipeline is in {result['out']}"]
     return [*text, "", *result["pipeline"].rstrip().split("\n")]
 
 

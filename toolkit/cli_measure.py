@@ -55,6 +55,7 @@ def advise(
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(result["pipeline"], encoding="utf-8")
+            result["out"] = str(out)
         return result
 
     def lines(result: Json) -> list[str]:

@@ -12,7 +12,7 @@ from toolkit.console import number
 from toolkit.evaluate import Progress, evaluate
 from toolkit.policy import find_checkpoint, load_policy
 from toolkit.processes import cores
-from toolkit.tasks import Physics
+from toolkit.tasks import Physics, unseen_env
 from toolkit.types import Json, ToolkitError
 
 
@@ -36,6 +36,8 @@ def sweep_run(
     starts, cells = start_cells(policy, starts, run_or_checkpoint)
     grid = [dict(zip(factors, values, strict=True)) for values in product(*factors.values())]
     cards = [policy.card.model_copy(update={"physics": _physics(policy.card.physics, cell)}) for cell in grid]
+    for card in cards:  # a factor without effect is refused before any cell is played
+        unseen_env(card).close()
     found: list[Json] = []
     each = len(policy.seeds) * episodes
     for place, (cell, card) in enumerate(zip(grid, cards, strict=True)):

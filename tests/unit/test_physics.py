@@ -178,3 +178,5 @@ def test_a_sweep_of_the_recorded_physics_is_the_evaluation_and_the_page_shows_it
     ):
         with pytest.raises(ToolkitError, match=message):
             sweep_run(checkpoint, factors, episodes=1)
+    with pytest.raises(ToolkitError, match="without friction"):
+        sweep_run(checkpoint, {"friction": [1.0, 2.0]}, episodes=1, progress=lambda *_: pytest.fail("it played"))
