@@ -60,10 +60,8 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
         truncated = flags(arrays["timeouts"], "timeouts", path)
         continued = None if after is not None else _goes_on(truncated & ~terminated, obs, desired)
         if continued is not None:
-            notes.append(
-                f"{int(continued.sum())} timeouts mean that a goal was reached and the next one shown, as in maze2d: "
-                "the row after one closes its episode"
-            )
+            count = int(continued.sum())
+            notes.append(f"{count} timeouts mean that a goal was reached and the next one shown, as in maze2d")
     else:
         truncated = _between(obs, after, achieved, terminated)
         sign = "jumps of the observation, a guess" if after is None else "next observations that are not the next row"
