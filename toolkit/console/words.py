@@ -60,16 +60,12 @@ def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     stages = summary.get("stages", {})
     measured = _measured(summary)
     online = [name for name, stage in stages.items() if stage.get("kind") == "online"]
-    switched = [name for name in online if stages[name].get("start") or "switch" in stages[name]]
+    switched = [name for name in online if stages[name].get("start")]
     if not online:
         return None, measured[0] if len(measured) == 1 else None
     first = switched[-1] if switched else online[0]
     ahead = list(stages)[: list(stages).index(first)]
     before = stages[first].get("start")
-    if switched and not before:
-        # A summary that does not name the start: an offline stage ahead that is no baseline has been gone on from.
-        offline = [name for name in ahead if name in measured and stages[name].get("kind") == "offline"]
-        before = offline[-1] if offline else None
     after = [name for name in measured if name not in ahead]
     return (before if before in measured else None), (after[-1] if after else None)
 
