@@ -40,7 +40,6 @@ PAGE = ROOT / "docs" / "ladder.md"
 MAZES = ("pointmaze-medium", "pointmaze-large")
 DATA = ("navigate", "stitch", "mixture")
 STITCHED = "stitch"  # in the others some trajectory leads from every cell to the goal
-NARROW = "navigate"  # its routes keep to a line, and beside that Fourier features have learned nothing
 PRACTICE = "_online"
 _ABOUT = ("name", "description", "task")  # of a pipeline, what is no setting
 INTRODUCTION = """\
@@ -53,8 +52,7 @@ measured.
 
 Success is the interquartile mean over seeds of 100 episodes each, with its 95 % interval ([statistics](statistics.md)).
 On `stitch` episodes begin in the far cells, which no single recorded trajectory joins to the goal; on `navigate` and
-`mixture` there are none, and they begin anywhere. On `navigate`, whose routes keep to a line, networks have no Fourier
-features ([why](lessons.md)). Imitation on Medium's `mixture` was measured
+`mixture` there are none, and they begin anywhere. Imitation on Medium's `mixture` was measured
 [with five seeds](../benchmarks/results/mixture.json) too: weights and filters beat plain cloning there by more than all
 intervals. Dip and regret are [the switch's](seam.md); without an offline stage there is no dip. Updates are those of
 all seeds together, with what the stage spends on compiling and evaluating; rows were measured on machines of different
@@ -128,10 +126,7 @@ def cut(whole: dict[str, Any], agent: str, maze: str, data: str) -> dict[str, An
     for stage in kept.values():
         if data != STITCHED:
             stage.pop("starts", None)
-        if data == NARROW and "config" in stage:
-            stage["config"] = {key: value for key, value in stage["config"].items() if key != "fourier"}
-    shared = {key: value for key, value in whole.items() if data != NARROW or key != "fourier"}
-    return shared | {"task": whole["task"].replace(MAZES[0], maze), "stages": kept}
+    return whole | {"task": whole["task"].replace(MAZES[0], maze), "stages": kept}
 
 
 def measure(row: Row, overrides: list[str], runs: Path) -> dict[str, Any]:
