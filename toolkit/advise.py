@@ -231,11 +231,8 @@ def _most_stitches(found: Json) -> int:
 
 
 def networks(found: Json) -> Json:
-    """Settings of all networks: waves of the place where pieces must be joined, since values leak through thin walls.
-
-    Where nothing must be joined routes may be narrow, and beside them such features have learned nothing.
-    """
-    return {"hidden": [128, 128], **({"fourier": [3]} if _must_stitch(found) else {})}
+    """Settings of all networks: in a maze they see waves of the place too, since values leak through thin walls."""
+    return {"hidden": [128, 128], **({"fourier": [3]} if found["stitches"] else {})}
 
 
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
