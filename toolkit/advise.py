@@ -213,7 +213,7 @@ def _iql(found: Json, online: bool, role: str) -> Advice:
     if online:
         reasons.append("practice follows, and for pretraining before it this is the first choice")
     reasons.append("it learns from recorded actions alone, so its values are not of actions nobody took")
-    config: Json = {"expectile": 0.9 if hard else 0.7, "beta": 5.0 if hard else 3.0, **FAST}
+    config: Json = {"expectile": 0.9 if stitches else 0.7, "beta": 5.0 if stitches else 3.0, **FAST}
     return Advice("iql", role, tuple(reasons), config)
 
 
@@ -237,11 +237,13 @@ def networks(found: Json) -> Json:
 
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     """Stages of a pipeline to start from: for the first try and the choice, and practice after it."""
-    far = _must_stitch(found)
-    common: Json = {"starts": "far"} if far and found["goal_fixed"] else {}
+    common: Json = {"starts": "far"} if _must_stitch(found) and found["goal_fixed"] else {}
     if _hindsight(found):
         common["relabel"] = {}
-    horizon = {"gamma": 0.995 if found["horizon"] > 200 else 0.99, "n_step": 20 if far else 5}
+    horizon = {
+        "gamma": 0.995 if found["horizon"] > 200 else 0.99,
+        "n_step": 20 if found["stitches"] else 5,
+    }  # a maze's ways are long
     made: Json = {}
     for one in advice:
         if one.role == "alternative":

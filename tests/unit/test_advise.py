@@ -49,7 +49,8 @@ def test_mixed_data_is_filtered_first_and_then_iql() -> None:
         ("cql", "alternative"),
     ]
     assert "40 of 100 episodes succeed" in found["filtered_bc"].reasons[0]
-    assert found["iql"].config["expectile"] == 0.7
+    assert found["iql"].config["expectile"] == 0.9
+    assert told(stitches=None)["iql"].config["expectile"] == 0.7, "no maze, no long ways"
 
 
 def test_good_data_that_needs_no_stitch_is_imitated() -> None:
