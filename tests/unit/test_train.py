@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from toolkit.learner import Learner
 from toolkit.nn import Net
 from toolkit.pipeline.material import make_agent
 from toolkit.tasks import EnvPool, Goal, TaskCard
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
+from toolkit.train import OfflinePlan, OnlinePlan, Practice, _episode_seed, offline_loop, online_loop
 from toolkit.types import Episodes, Spec
 
 CARD = TaskCard(
@@ -128,3 +129,9 @@ def test_awr_learns_online_from_the_first_finished_episode_on() -> None:
         state = online("awr", steps).state
         for net, before in ((state.V, fresh.V), (state.pi, fresh.pi)):
             assert any(not torch.equal(net.p[k], before.p[k]) for k in net.p) == moved
+
+
+def test_no_two_episodes_share_a_seed() -> None:
+    seeds, lanes, episodes = (0, 1, 2_048, 2**31 - 1), (0, 1, 63, 64, 127), (0, 1, 16_383, 16_384)
+    drawn = [_episode_seed(*which) for which in itertools.product(seeds, lanes, episodes)]
+    assert len(set(drawn)) == len(drawn) and min(drawn) == 0

@@ -20,7 +20,7 @@ from toolkit.train import Practice, store
 from toolkit.types import Episodes
 
 LANES = 10  # environments of each seed
-APART = 1 << 31  # added to a run's seeds, so that no episode of its practice is played again
+APART = 1 << 10  # added to a run's seeds, so that no episode of its practice is played again
 
 
 def run_record(context: Context, name: str, stage: RecordStage) -> Path:
