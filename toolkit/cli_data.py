@@ -138,11 +138,10 @@ def validate(
         except ToolkitError as error:
             found = [Finding("unreadable", str(error))]
         found = sorted(without(found, waive or []), key=lambda finding: (finding.severity, finding.rule))
-        wrong, all_ = (sum(finding.cases for finding in some) for some in (errors(found), found))
         return {
             **about,
-            "errors": wrong,
-            "warnings": all_ - wrong,
+            "errors": sum(finding.cases for finding in errors(found)),
+            "warnings": sum(finding.cases for finding in found if finding.severity == "warning"),
             "findings": [finding.json() | {"text": str(finding)} for finding in found],
         }
 

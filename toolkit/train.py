@@ -20,7 +20,7 @@ from toolkit.data.random import fill_noise
 from toolkit.data.replay import Normalizer, Relabel, Replay, Sampler, push
 from toolkit.data.window import Recording
 from toolkit.learner import Learner
-from toolkit.tasks import Chunks, EnvPool
+from toolkit.tasks import Chunks, EnvPool, episode_seed
 from toolkit.types import BoolArray, FloatArray, Metrics
 
 Values = dict[str, list[float]]
@@ -129,11 +129,6 @@ class Memory(Protocol):
         """Go back to a saved moment."""
 
 
-def _episode_seed(seed: int, lane: int, episode: int) -> int:
-    """Of the environment; each of the three has bits of its own, up to 2^32, 2^17 and any number."""
-    return (lane >> 6) << 53 | (episode >> 14) << 64 | seed << 20 | (lane & 63) << 14 | episode & 0x3FFF
-
-
 @dataclass
 class Practice:
     """The simulator's side of online training: S seeds with N environments each, and what a resume needs of them."""
@@ -155,7 +150,7 @@ class Practice:
 
     def begin(self, lane: int, episode: int) -> None:
         """Start an episode; its seed depends on the run's seed, the lane and the count alone."""
-        self.pool.reset(lane, _episode_seed(self.seeds[lane // self.envs], lane % self.envs, episode))
+        self.pool.reset(lane, episode_seed(self.seeds[lane // self.envs], lane % self.envs, episode))
         self.episodes[lane] = episode + 1
         self.history[lane] = []
 

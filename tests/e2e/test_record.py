@@ -13,8 +13,7 @@ from toolkit.pipeline.record import APART
 from toolkit.pipeline.runner import run_pipeline
 from toolkit.pipeline.stitch import by_dataset
 from toolkit.policy import load_policy
-from toolkit.tasks import load_card, make_env
-from toolkit.train import _episode_seed
+from toolkit.tasks import episode_seed, load_card, make_env
 from toolkit.types import Episodes, ToolkitError
 
 pytestmark = pytest.mark.timeout(300)
@@ -53,7 +52,7 @@ def test_recordings_are_what_the_simulator_shows(tmp_path: Path) -> None:
     assert played.lengths.tolist() == [300] * 2
     env = make_env(load_card("halfcheetah"))
     for data, seed, begin in [(seen, 3, 0), (medium, 3 + APART, 0), (medium, 5 + APART, 1502)]:
-        observation, _ = env.reset(seed=_episode_seed(seed, 0, 0))
+        observation, _ = env.reset(seed=episode_seed(seed, 0, 0))
         for row in range(begin, begin + 200):
             np.testing.assert_array_equal(data.obs[row], observation["observation"].astype(np.float32))
             observation, reward, *_ = env.step(data.action[row])

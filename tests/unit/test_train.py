@@ -13,8 +13,8 @@ from toolkit.data.replay import Normalizer, Replay
 from toolkit.learner import Learner
 from toolkit.nn import Net
 from toolkit.pipeline.material import make_agent
-from toolkit.tasks import EnvPool, Goal, TaskCard
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, _episode_seed, offline_loop, online_loop
+from toolkit.tasks import EnvPool, Goal, TaskCard, episode_seed
+from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
 from toolkit.types import Episodes, Spec
 
 CARD = TaskCard(
@@ -133,5 +133,5 @@ def test_awr_learns_online_from_the_first_finished_episode_on() -> None:
 
 def test_no_two_episodes_share_a_seed() -> None:
     seeds, lanes, episodes = (0, 1, 2_048, 2**31 - 1), (0, 1, 63, 64, 127), (0, 1, 16_383, 16_384)
-    drawn = [_episode_seed(*which) for which in itertools.product(seeds, lanes, episodes)]
+    drawn = [episode_seed(*which) for which in itertools.product(seeds, lanes, episodes)]
     assert len(set(drawn)) == len(drawn) and min(drawn) == 0

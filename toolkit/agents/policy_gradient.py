@@ -88,7 +88,7 @@ class PolicyGradient(Agent[State]):
     @property
     def policy_every(self) -> int:
         """Updates on each rollout, of which the first moves the policy."""
-        return 1 if self.cfg.whole_episodes else self.cfg.critic_updates
+        return self.cfg.updates_per_rollout
 
     def init(self, generator: torch.Generator) -> State:
         """Fresh networks."""

@@ -110,7 +110,7 @@ def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
     if CONFIGS[stage.agent].on_policy:
         config: Any = CONFIGS[stage.agent].model_validate(stage.config)
         rollouts = stage.env_steps // (stage.envs * (stage.rollout or card.max_episode_steps))
-        return rollouts * (1 if config.whole_episodes else config.critic_updates)
+        return int(rollouts * config.updates_per_rollout)
     return round((stage.env_steps - stage.warmup_steps) * stage.utd)
 
 

@@ -13,17 +13,7 @@ from toolkit.console.terminal import Progress
 from toolkit.console.words import duration, judged_by, number
 from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
-from toolkit.pipeline.folder import (
-    MANIFEST,
-    PIPELINE,
-    REPORT,
-    SUMMARY,
-    RunFolder,
-    check_usable,
-    choose,
-    write_json,
-    write_text,
-)
+from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose, write_json, write_text
 from toolkit.pipeline.interrupt import Interrupt
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.plan import dependents, make_plan
@@ -107,8 +97,7 @@ def _run(context: Context, name: str, afresh: bool) -> tuple[Json, float]:
     """One stage to its manifest; also the seconds that earlier processes put into it."""
     begun = time.monotonic()
     folder = context.folder
-    damaged = (folder.stage(name) / MANIFEST).exists()  # it was finished, and what it left is no longer that
-    found = None if afresh or damaged else find_checkpoint(context, name)
+    found = None if afresh else find_checkpoint(context, name)
     if found is None:
         folder.begin(name)
     before = folder.elapsed(name)

@@ -12,6 +12,7 @@ from toolkit.console import judged_by
 from toolkit.data.imported import checked, joined
 from toolkit.evaluate import EvalResult, evaluate
 from toolkit.pipeline.context import Context
+from toolkit.pipeline.folder import MANIFEST
 from toolkit.pipeline.pictures import write_pieces, write_routes
 from toolkit.pipeline.record import run_record
 from toolkit.pipeline.spec import (
@@ -72,7 +73,8 @@ def leftovers(context: Context, name: str) -> list[Path]:
 def find_checkpoint(context: Context, name: str) -> Found | None:
     """The checkpoint of an unfinished stage, if it belongs to the stage as it is planned now."""
     folder = context.checkpoint(name)
-    if not checkpoint.exists(folder):
+    finished = (context.folder.stage(name) / MANIFEST).exists()  # once; what it left is no longer that
+    if finished or not checkpoint.exists(folder):
         return None
     try:
         tensors, meta = checkpoint.load(folder)

@@ -4,7 +4,7 @@ from toolkit.tasks.card import Goal, Reward, Start, TaskCard, load_card
 from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
-from toolkit.tasks.pool import EnvPool, step_seconds, try_out, unseen_env
+from toolkit.tasks.pool import EnvPool, episode_seed, step_seconds, try_out, unseen_env
 from toolkit.tasks.relabel import relabel
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Start",
     "TaskCard",
     "TaskEnv",
+    "episode_seed",
     "load_card",
     "make_env",
     "relabel",

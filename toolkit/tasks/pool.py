@@ -64,6 +64,11 @@ def step_seconds(card: TaskCard) -> float:
     return (time.perf_counter() - begun) / _PROBE
 
 
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """For `EnvPool.reset`: a run's seed (below 2^33), its lane (below 2^17) and the count have bits of their own."""
+    return (lane >> 6) << 53 | (episode >> 14) << 64 | seed << 20 | (lane & 63) << 14 | episode & 0x3FFF
+
+
 class EnvPool:
     """N environments of one card. Nothing resets by itself: call `reset` for a lane that ended, with its own seed.
 

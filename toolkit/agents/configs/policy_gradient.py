@@ -34,6 +34,11 @@ class PolicyGradientConfig(AgentConfig):
     """Learning rate of the policy; null is `lr`."""
 
     @property
+    def updates_per_rollout(self) -> int:
+        """How often a rollout is learned from: more often where a critic goes on alone."""
+        return 1 if self.whole_episodes else self.critic_updates
+
+    @property
     def whole_episodes(self) -> bool:
         """Whether there is no critic, so that only episodes seen to their end teach anything."""
         return self.advantage in ("returns", "returns-baseline")
