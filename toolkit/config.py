@@ -237,6 +237,8 @@ def _expected(error: ErrorDetails) -> str:
         return ("one of " if len(names) > 1 else "") + ", ".join(names)
     if error["type"] == "string_pattern_mismatch":
         return f"text that matches {error['ctx']['pattern']}"
+    if error["type"] == "too_short":
+        return f"a length of at least {error['ctx']['min_length']}"
     text = _EXPECTED.get(error["type"]) or error["msg"].removeprefix("Input should be ")
     return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 

@@ -52,7 +52,7 @@ class Rest(Strict):
 class File(Strict):
     shortcut = "stages"
     name: str
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
     stages: dict[str, Annotated[Run | Rest, Field(discriminator="kind")]] = Field(default_factory=dict)
     extra: Block | None = None
 
@@ -177,6 +177,7 @@ def test_overrides(tmp_path: Path) -> None:
         ("fit.steps=yes", "fit.steps: expected a whole number, got 'yes'"),
         ("fit.step=4", "fit.step: expected one of kind, steps, lr, mode, block; got 'step'; did you mean 'steps'?"),
         ("fut.steps=4", "fut.steps: expected one of name, seeds, stages, extra, fit; got 'fut'; did you mean 'fit'?"),
+        ("seeds=[]", "seeds: expected a length of at least 1, got a list of 0"),
         ("fit.kind.x=3", "fit.kind is 'run', not a block with names of its own"),
         (
             "fit.block.mix.kind=fixt",

@@ -200,6 +200,7 @@ def test_an_unfinished_run_shows_what_it_has(run: Path) -> None:
     assert "offline2online" in page.text
     assert "Routes after pretrain" in page.titles
     assert "Unfinished: 0 of 5 stages are done, collect is next" in page.text
+    assert "online, sac" in page.text  # what is still to come stands in the table
     manifest = {"wall_s": 7.0, "result": {"success": {"iqm": 0.25, "ci95": [0.1, 0.4], "per_seed": [0.25]}}}
     (run / "stages" / "clone" / "manifest.json").write_text(json.dumps(manifest))
     page = page_of(run)

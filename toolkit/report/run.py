@@ -104,11 +104,11 @@ def read_run(folder: Path) -> Run:
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, found neither")
     done = _done(folder)
     found = _json(folder / "summary.json")
-    summary = found or {"stages": done}
     config = folder / "pipeline.yaml"
     text = config.read_text(encoding="utf-8") if config.is_file() else ""
     plan = strict_yaml.parse(text, config.name).value
     plan = plan if isinstance(plan, dict) else {}
+    summary = found or {"stages": {name: {} for name in _dict(plan.get("stages"))} | done}
     names = _stage_names(folder, summary, plan)
     planned = {name: _dict(_dict(plan.get("stages")).get(name)) for name in names}
     entries = {name: _entry(_dict(summary.get("stages")).get(name), planned[name]) for name in names}
