@@ -1,6 +1,6 @@
 """Whether `toolkit advise` picks well: what it recommends for new recordings, against the best row of the ladder.
 
-    PYTHONPATH=. python benchmarks/advice.py                  # six recordings; a quarter of an hour
+    PYTHONPATH=. python benchmarks/advice.py                  # six recordings; ten minutes
     PYTHONPATH=. python benchmarks/advice.py --tiny           # does it run at all?
 
 The ladder's six recordings (benchmarks/ladder.py) are made again with another seed, the advice is asked for each, and

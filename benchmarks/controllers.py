@@ -94,7 +94,8 @@ def main() -> None:
     result["collection_vs_bare_steps"] = {task: collected_share(task, *how) for task, how in speeds.items()}
     for task, share in result["collection_vs_bare_steps"].items():
         print(f"{task:30} collected at {share:.2f} of the simulator's own rate on all cores", file=sys.stderr)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.episodes == parser.get_default("episodes"):
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.json:
         print(json.dumps(result))
     short = [task for task, found in result["tasks"].items() if found["success"] < found["least"]]

@@ -78,7 +78,8 @@ def main() -> None:
     result: dict[str, Any] = {
         "task": TASK, "episodes": arguments.episodes, "cores": cores, "processes": found, "versions": versions()
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.episodes == parser.get_default("episodes"):
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.json:
         print(json.dumps(result))
     if not all(each["equal"] for each in found.values()):

@@ -1,4 +1,4 @@
-"""The comparison table: every algorithm on two mazes and three kinds of data, offline and after practice.
+"""The comparison table: every algorithm on two mazes and three kinds of data, offline and after fine-tuning.
 
     python benchmarks/ladder.py                                        # every row that is missing, for many hours
     python benchmarks/ladder.py --only iql,awac --mazes pointmaze-medium --data stitch
@@ -7,9 +7,10 @@
     python benchmarks/ladder.py --page                                 # docs/ladder.md from the rows there are
 
 A row is a part of pipelines/ladder.yaml (or of -goals, -discrete beside it): the recording, the stage that bears the
-algorithm's name, the one it goes on from, and its practice. It is written into benchmarks/results/ladder.json as soon
-as it is known. The same command goes on where it stopped, in the middle of a stage too; a row that was measured with
-other settings than the pipeline has now is measured again. What fails is reported, and the rest goes on.
+algorithm's name, the one it goes on from, and the one that goes on from it. It is written into
+benchmarks/results/ladder.json as soon as it is known. The same command goes on where it stopped, in the middle of a
+stage too; a row that was measured with other settings than the pipeline has now is measured again (recipes
+are not among them). What fails is reported, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _ABOUT = ("name", "description", "task")  # of a pipeline, what is no setting
 INTRODUCTION = """\
 # The ladder
 
-Every algorithm on one recording, offline and after 20,000 steps of practice. Made by
+Every algorithm on one recording, offline and after 20,000 steps of online fine-tuning. Made by
 `python benchmarks/ladder.py --page` from `benchmarks/results/ladder.json`; the settings are those of
 `pipelines/ladder.yaml` and the two beside it, which no row was tuned for one by one. What is missing is still to be
 measured.
@@ -208,7 +209,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             if not part:
                 continue
             lines += ["", f"## {maze}, {data}", ""]
-            lines += ["| agent | offline | practised with | after 20,000 steps | dip | regret | updates/s |"]
+            lines += ["| agent | offline | online with | after 20,000 steps | dip | regret | updates/s |"]
             lines += ["|---|---|---|---|---|---|---|"]
             part.sort(key=lambda row: (-(row["online"] or 0.0), -(row["offline"] or 0.0), row["agent"]))
             lines += [_line(row, maze) for row in part]

@@ -13,24 +13,11 @@ from toolkit.agents import AGENTS, Agent
 from toolkit.data.replay import Goals, Normalizer, Relabel, Replay, Sampler
 from toolkit.learner import Learner
 from toolkit.tasks import EnvPool, load_card, make_env
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
+from toolkit.train import Hooks, OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
 from toolkit.types import Episodes, Spec
 
 UPDATES = 32  # drawn or made at a time
 GOAL = 3
-
-
-class Silent:
-    """Hooks of a training loop that does nothing but train."""
-
-    def evaluate(self, learner: Learner, step: int) -> None:
-        pass
-
-    def log(self, step: int, values: dict[str, list[float]]) -> None:
-        pass
-
-    def tick(self, step: int, state: Callable[[], Any]) -> None:
-        pass
 
 
 def recording(obs: int = OBS, action: int = ACTION, goal: int = 0, episode: int = EPISODE) -> Replay:
@@ -71,7 +58,7 @@ def offline(name: str, seeds: int) -> Run:
             log_every=1000,
             eval_every=1 << 40,
         )
-        offline_loop(learner, data, unscaled, plan, Silent(), begin=done)
+        offline_loop(learner, data, unscaled, plan, Hooks(), begin=done)
         done += UPDATES
         return UPDATES * seeds
 
@@ -92,7 +79,6 @@ def online(seeds: int) -> Run:
     def run() -> float:
         plan = OnlinePlan(
             env_steps=practice.env_step + 100,
-            envs=1,
             utd=1,
             warmup_steps=100,
             critic_steps=0,
@@ -104,7 +90,7 @@ def online(seeds: int) -> Run:
             eval_steps=(),
             offline_share=lambda step, rows: 0.0,
         )
-        online_loop(learner, None, practice, ring, plan, Silent())
+        online_loop(learner, None, practice, ring, plan, Hooks())
         return 100 * seeds
 
     run()

@@ -1,7 +1,7 @@
 """What a recording is like, and which algorithm to begin with (level 3).
 
 The rules are those of the lecture note's section on which algorithm to use: filtered behaviour cloning as a first try,
-IQL where pieces must be joined and before practice in the simulator, CQL where values would be too high; with what
+IQL where pieces must be joined and before fine-tuning online, CQL where values would be too high; with what
 measurements of this package add. Each recommendation says which measurement led to it.
 """
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolkit.agents import CONFIGS
 from toolkit.data.diversity import diversity
 from toolkit.data.finding import errors
 from toolkit.data.imported import Imported, acting, checked
@@ -75,8 +74,7 @@ def facts(imported: Imported, card: TaskCard | None) -> Json:
 
 
 def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
-    returns = np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1])
-    low, middle, high = np.quantile(returns, [0.1, 0.5, 0.9]).tolist()
+    low, middle, high = np.quantile(episodes.returns, [0.1, 0.5, 0.9]).tolist()
     success = succeeded(episodes, card)
     hot, paid = (rows[acting(episodes.starts)] for rows in (episodes.action, episodes.reward))
     found: Json = {
@@ -84,7 +82,7 @@ def _measured(episodes: Episodes, card: TaskCard | None) -> Json:
         "transitions": episodes.transitions,
         "longest": int(episodes.lengths.max()),
         "horizon": int(episodes.lengths.max()) if card is None else card.max_episode_steps,
-        "return": {"low": low, "median": middle, "high": high, "spread": float(np.ptp(returns))},
+        "return": {"low": low, "median": middle, "high": high, "spread": float(np.ptp(episodes.returns))},
         "success_share": None if success is None else float(success.mean()),
         "successes": None if success is None else int(success.sum()),
         "discrete": _one_hot(hot) if card is None else unseen_env(card).sizes.discrete,
@@ -122,7 +120,7 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
     """Algorithms to begin with, the cheapest first; the one to believe in has the role `choice`."""
     if found["discrete"]:
         why = "actions are choices, and it is the one that learns from recordings of these"
-        further = "practice goes on with it as it is, in a stage for you to add, as in ladder-discrete.yaml"
+        further = "fine-tuning goes on with the same agent, in a stage for you to add, as in ladder-discrete.yaml"
         return [Advice("discrete_cql", "choice", (why, further) if online else (why,), {})]
     if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0) and not _hindsight(found):
         why = "all returns are alike: nothing in the data says that one way is better than another"
@@ -201,7 +199,7 @@ def _iql(found: Json, online: bool, role: str) -> Advice:
         reasons.append(f"{needed}: imitation does not get there, values that travel backwards do")
     if stitches and stitches["beyond"]:
         beyond = f"for {stitches['beyond']} {_ways(found)} no chain of trajectories leads to the goal"
-        reasons.append(f"{beyond}: there only practice helps")
+        reasons.append(f"{beyond}: only learning online helps there")
     if _hindsight(found):
         reasons.append(SOMEWHERE)
     if found["best_guess"] is not None and found["best_guess"] < 0.7:
@@ -211,7 +209,7 @@ def _iql(found: Json, online: bool, role: str) -> Advice:
         lost = f"{1 - found['success_share']:.0%} of the episodes end without success"
         reasons.append(f"{lost}: what is good in them has to be learned")
     if online:
-        reasons.append("practice follows, and for pretraining before it this is the first choice")
+        reasons.append("online fine-tuning follows, and for pretraining before it this is the first choice")
     reasons.append("it learns from recorded actions alone, so its values are not of actions nobody took")
     config: Json = {"expectile": 0.9 if stitches else 0.7, "beta": 5.0 if stitches else 3.0, **FAST}
     return Advice("iql", role, tuple(reasons), config)
@@ -236,7 +234,7 @@ def networks(found: Json) -> Json:
 
 
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
-    """Stages of a pipeline to start from: for the first try and the choice, and practice after it."""
+    """Stages of a pipeline to start from: for the first try and the choice, and fine-tuning after it."""
     common: Json = {"starts": "far"} if _must_stitch(found) and found["goal_fixed"] else {}
     if _hindsight(found):
         common["relabel"] = {}
@@ -254,11 +252,10 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
         made[one.agent] = {"kind": "offline", "agent": one.agent, **config, "updates": updates, **learns, **common}
     start = next((one.agent for one in advice if one.role == "choice"), None)
     if online and start == "iql":
-        practice = GENTLE if found["paid_alike"] > ALIKE else BOLD
+        tuning = GENTLE if found["paid_alike"] > ALIKE else BOLD
         made["finetune"] = {
-            "kind": "online", "agent": "sac", "start": start, **practice, "gamma": horizon["gamma"], **common,
+            "kind": "online", "agent": "sac", "start": start, **tuning, "gamma": horizon["gamma"], **common,
         }  # fmt: skip
-    assert all(block["agent"] in CONFIGS for block in made.values())
     return made
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from toolkit import checkpoint
-from toolkit.evaluate import SHARE, EvalResult, Progress, evaluate, join
+from toolkit.console import judged_by
+from toolkit.evaluate import SHARE, EvalResult, evaluate, join, part_of
+from toolkit.files import write_json
 from toolkit.maze import Cell
 from toolkit.policy import Policy, find_checkpoint, load_policy, trained_stages
 from toolkit.processes import cores
 from toolkit.stats import success_ci
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json, Progress, ToolkitError
 from toolkit.video import check_video, write_video
 
 Starts = Literal["far", "all"]
@@ -88,16 +89,11 @@ def evaluate_all(
     found: list[Json] = []
     for about, policy in loaded:
         place = Path(about["checkpoint"])
-        show = None if progress is None else _part(progress, len(found), len(loaded))
+        show = part_of(progress, len(found), len(loaded))
         found.append(about | _measure(policy, place, episodes, starts, until_ci, workers, False, show)[0])
     result: Json = {"run": str(run), "task": loaded[0][1].card.name, "starts": starts, "checkpoints": found}
     _write(out, result)
     return result
-
-
-def _part(progress: Progress, before: int, parts: int) -> Progress:
-    """Progress of one of several evaluations of the same length, as a part of all."""
-    return lambda done, total: progress(before * total + done, parts * total)
 
 
 def _load(stage: str, place: Path) -> tuple[Json, Policy]:
@@ -154,7 +150,7 @@ def _make(out: Path | None) -> None:
 
 def _write(out: Path | None, summary: Json) -> None:
     if out is not None:
-        (out / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "evaluation.json", summary)
 
 
 def _play(
@@ -225,7 +221,7 @@ def curve(summary: Json) -> list[str]:
     """The summary of all checkpoints in lines for a terminal."""
     lines = [f"{summary['task']}, {summary['starts']} starts", f"{'stage':14}{'step':>9}  agent         measure"]
     for entry in summary["checkpoints"]:
-        name = "success" if entry["success"]["iqm"] is not None else "return"
+        name = judged_by(entry)
         value = entry[name]
         low, high = (_number(bound) for bound in value["ci95"])
         seeds = " ".join(_number(mean) for mean in value["per_seed"])

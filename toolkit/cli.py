@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from toolkit import __version__, cli_data, cli_measure
-from toolkit.command import AsJson, Progress, Workers, answer, episodes_shown
+from toolkit.catalog import DATA
+from toolkit.command import AsJson, PolicyPath, Starts, View, Workers, answer, episodes_shown
 from toolkit.types import Json
 
 app = typer.Typer(
@@ -38,13 +39,22 @@ cli_measure.mount(app)
 @app.command()
 def pipeline(
     file: Annotated[str, typer.Argument(help="Pipeline: a name from `toolkit list pipelines`, or a path.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; an existing one is resumed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder, gone on with if it exists; default: runs/NAME-N.")
+    ] = None,
     override: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.NAME=VALUE", help="Change a value of the file.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME.NAME=VALUE",
+            help="Change a value, as in pretrain.config.lr=1e-3; may be repeated.",
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan, write nothing.")] = False,
-    start_from: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run again from here on.")] = None,
-    progress: Annotated[Progress, typer.Option(help="auto: a live view on a terminal, else plain lines.")] = "auto",
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage again, and those that follow from it.")
+    ] = None,
+    progress: Annotated[View, typer.Option(help="auto: a live view on a terminal, else plain lines.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline, or go on where it stopped."""
@@ -66,9 +76,9 @@ def pipeline(
 @app.command()
 def collect(
     recipe: Annotated[str, typer.Argument(help="Recipe: a name from `toolkit list datasets`, or a path.")],
-    task: Annotated[str | None, typer.Option(help="Task card to collect for, in place of the recipe's.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of Minari datasets to write into.")] = Path("data"),
-    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes, in place of the recipe's number.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task card; default: the recipe's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of Minari datasets to write into.")] = DATA,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes; default: the recipe's number.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything drawn.")] = 0,
     workers: Workers = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a dataset of the same name.")] = False,
@@ -97,24 +107,26 @@ def collect(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
+    run: PolicyPath,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed.")] = 100,
-    starts: Annotated[
-        Literal["far", "all"] | None,
-        typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
-    ] = None,
+    starts: Starts = None,
     until_ci: Annotated[
         float | None,
-        typer.Option("--until-ci", min=0.001, max=0.5, help="Stop once success is known to plus or minus this."),
+        typer.Option(
+            "--until-ci",
+            min=0.001,
+            max=0.5,
+            help="Stop early, once the 95 % interval of success is within plus or minus this.",
+        ),
     ] = None,
     workers: Workers = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Every checkpoint that is kept, in the order of training.")
+        bool, typer.Option("--all", help="Both checkpoints that each stage keeps, in the order of training.")
     ] = False,
     video: Annotated[
         Path | None, typer.Option(help="Film of each seed's best, median and worst episode, .mp4 or .gif.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json; with --all a page too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json, with --all a page too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained policy: success, return, steps, routes."""
@@ -145,10 +157,10 @@ def evaluate(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
+    run: PolicyPath,
     to: Annotated[Literal["torchscript", "onnx", "safetensors", "sb3"], typer.Option(help="Format to write.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write into; default: export/FORMAT in RUN.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Position of the seed in the run's list.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which of the run's seeds: 0 is the first in its list.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write a policy for other programs, checked against the original, with a model card beside it."""
@@ -195,6 +207,28 @@ def list_(
         for name, rows in found.items():
             yield f"{name}:"
             yield from (f"  {row['name']:{width}}  {_uses(row)}{row['summary']}" for row in rows)
+
+    answer(call, as_json, lines)
+
+
+@app.command()
+def settings(
+    kind: Annotated[
+        str, typer.Argument(help="An agent, a stage's kind (such as online), or pipeline, task or recipe.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Show what can be set: names as --set takes them, defaults, meanings."""
+
+    def call() -> Json:
+        from toolkit.pipeline.settings import settings
+
+        return {"kind": kind, "settings": [setting._asdict() for setting in settings(kind)]}
+
+    def lines(found: Json) -> Iterator[str]:
+        from toolkit.pipeline.settings import Setting, lines
+
+        yield from lines([Setting(**setting) for setting in found["settings"]])
 
     answer(call, as_json, lines)
 

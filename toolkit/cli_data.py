@@ -21,16 +21,20 @@ app = typer.Typer(help="Look at, check and convert recorded data.", no_args_is_h
 
 Dataset = Annotated[str, typer.Argument(help="A file or folder in any known format, or a Minari id below --root.")]
 Root = Annotated[Path, typer.Option(help="Folder of Minari datasets.")]
-Format = Annotated[str | None, typer.Option("--format", help="Format, where its content does not tell.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", help="minari, d4rl, ogbench, robomimic, lerobot, sb3, npz; default: by content."),
+]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Open a replay buffer: runs the code inside it.")]
 Bounds = Annotated[
     str | None, typer.Option("--action-bounds", metavar="LOW,HIGH", help="Of actions, if not the file's or --task's.")
 ]
 Achieved = Annotated[
-    str | None, typer.Option(metavar="FIRST:END", help="Numbers of an observation that are the achieved goal.")
+    str | None,
+    typer.Option(metavar="FIRST:END", help="Numbers of an observation that are the achieved goal, as in 0:2."),
 ]
 Part = Annotated[str | None, typer.Option("--filter", help="robomimic: only the demonstrations of this mask.")]
-Task = Annotated[str | None, typer.Option(help="Task card.")]
+Task = Annotated[str | None, typer.Option(help="Task card, which says what success is and what is paid.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over what has the same name.")]
 Out = Annotated[str, typer.Argument(help="Minari id below --root, such as mine/walk-v0; a file for other formats.")]
 
@@ -218,7 +222,9 @@ def split(
     dataset: Dataset,
     out: Out,
     rest: Annotated[str | None, typer.Argument(help="Minari id for the episodes that were not chosen.")] = None,
-    episodes: Annotated[str | None, typer.Option(metavar="FIRST:END", help="Choose by place, from 0.")] = None,
+    episodes: Annotated[
+        str | None, typer.Option(metavar="FIRST:END", help="Choose by place, from 0; END is left out.")
+    ] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Choose this share of them at random.")] = None,
     success: Annotated[bool | None, typer.Option("--success/--failure", help="Choose by how they end.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,

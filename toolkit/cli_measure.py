@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from toolkit.catalog import DATA
 from toolkit.cli_data import Achieved, Dataset, Format, Root, Task
-from toolkit.command import AsJson, Workers, answer, episodes_shown
+from toolkit.command import AsJson, PolicyPath, Starts, Workers, answer, episodes_shown
+from toolkit.files import write_json, write_text
 from toolkit.types import Json, ToolkitError
 
-Values = Annotated[str | None, typer.Option(metavar="VALUE,VALUE,...")]
 Runs = Annotated[list[Path], typer.Argument(help="Run folders.")]
 
 
@@ -29,11 +28,11 @@ def advise(
     dataset: Dataset,
     root: Root = DATA,
     task: Task = None,
-    online: Annotated[bool, typer.Option("--online", help="Practice in the simulator follows.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Add a stage that fine-tunes online.")] = False,
     trying: Annotated[
         str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for that pipeline, .yaml, which is named after it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the pipeline, .yaml, which is named after it.")] = None,
     format: Format = None,
     achieved: Achieved = None,
     as_json: AsJson = False,
@@ -54,7 +53,7 @@ def advise(
         )  # fmt: skip
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(result["pipeline"], encoding="utf-8")
+            write_text(out, result["pipeline"])
             result["out"] = str(out)
         return result
 
@@ -81,7 +80,7 @@ def report(
 
 def compare(
     runs: Runs,
-    out: Annotated[Path | None, typer.Option(help="Page to write, .html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Page to write, .html; default: print only.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put runs of one task side by side: scores, paired tests against the first, curves."""
@@ -122,28 +121,27 @@ def stitch(
     answer(call, as_json, lines)
 
 
+def _values(text: str) -> Any:
+    return typer.Option(metavar="VALUE,VALUE,...", help=text)
+
+
 def sweep(
-    run: Annotated[Path, typer.Argument(help="Run folder, one of its stages, or a checkpoint.")],
-    mass: Values = None,
-    friction: Values = None,
-    damping: Values = None,
-    gain: Values = None,
-    noise: Values = None,
-    delay: Values = None,
+    run: PolicyPath,
+    mass: Annotated[str | None, _values("Factors on all masses, such as 0.5,1,2.")] = None,
+    friction: Annotated[str | None, _values("Factors on friction.")] = None,
+    damping: Annotated[str | None, _values("Factors on the damping of joints.")] = None,
+    gain: Annotated[str | None, _values("Factors on the gain of actuators.")] = None,
+    noise: Annotated[str | None, _values("Standard deviations of noise on each number of the observation.")] = None,
+    delay: Annotated[str | None, _values("Steps by which actions come late.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes of each seed in each cell of the grid.")] = 50,
-    starts: Annotated[
-        Literal["far", "all"] | None,
-        typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
-    ] = None,
+    starts: Starts = None,
     workers: Workers = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for sweep.json and the heat map, sweep.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for sweep.json and the heat map, sweep.html; default: print only.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained policy under other physics: a grid of one or two factors.
-
-    Mass, friction, damping and gain (of the actuators) are factors on the simulator's own; noise is the standard
-    deviation on each number of the observation, delay the steps by which actions come late.
-    """
+    """Measure a trained policy under other physics, along one of these or in a grid of two; others stay as trained."""
     given = {"mass": mass, "friction": friction, "damping": damping, "gain": gain, "noise": noise, "delay": delay}
 
     def call() -> Json:
@@ -157,8 +155,8 @@ def sweep(
         with episodes_shown("sweep") as show:
             result = sweep_run(run, factors, episodes, starts, workers, show)
         if out is not None:
-            (out / "sweep.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-            (out / "sweep.html").write_text(sweep_page(result), encoding="utf-8")
+            write_json(out / "sweep.json", result)
+            write_text(out / "sweep.html", sweep_page(result))
         return result
 
     def lines(result: Json) -> list[str]:

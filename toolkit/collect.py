@@ -28,12 +28,10 @@ from toolkit.data.minari import dataset_path
 from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.recorder import PLACE, Block, Lost, Recorder
 from toolkit.tasks import TaskCard, TaskEnv, make_env
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json, Progress, ToolkitError
 
 BLOCK = 25  # episodes handed over at once
 DISTRIBUTION = "offline2online-toolkit"
-
-Progress = Callable[[int, int], None]  # episodes done, episodes in all
 
 
 def dataset_id(recipe: Recipe, card: TaskCard) -> str:
@@ -98,7 +96,7 @@ def collect(
         out,
         observation_space=env.observation_space if env.goal_dim else env.observation_space["observation"],
         action_space=env.actions.recorded,
-        env_spec=spec,
+        env_spec=spec.to_json(),
         metadata=about,
         replace=replace,
     )

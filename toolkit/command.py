@@ -7,18 +7,28 @@ import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json, Progress, ToolkitError
 
 # what is wrong with the machine, not with what was asked for
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EROFS}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; the result does not depend on it.")]
-Progress = Literal["auto", "plain", "none"]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes, by default one for each core; the result does not depend on it.")
+]
+PolicyPath = Annotated[
+    Path, typer.Argument(help="Run folder (its last trained stage), a stage (RUN/stages/NAME), or a checkpoint.")
+]
+Starts = Annotated[
+    Literal["far", "all"] | None,
+    typer.Option(help="far: cells no single recorded trajectory joins to the goal. Default: far where known."),
+]
+View = Literal["auto", "plain", "none"]
 
 
 def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]) -> Json:
@@ -42,7 +52,7 @@ def answer(call: Callable[[], Json], as_json: bool, lines: Callable[[Json], Any]
 
 
 @contextlib.contextmanager
-def episodes_shown(name: str, unit: str = "episodes") -> Iterator[Callable[[int, int], None]]:
+def episodes_shown(name: str, unit: str = "episodes") -> Iterator[Progress]:
     """A console with one stage, moved by calls of (episodes done, episodes in all), or of another unit."""
     from toolkit.console import Console
 

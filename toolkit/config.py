@@ -217,7 +217,7 @@ def _problems(model: type[pydantic.BaseModel], errors: Sequence[ErrorDetails]) -
                 yield Problem(keys, error["msg"].removeprefix("Value error, "))
             case "union_tag_not_found":
                 word = _unquote(context["discriminator"])[0]
-                names = [tag for member in _members(kind) for tag in get_args(member.model_fields[word].annotation)]
+                names = [tag for member in members(kind) for tag in get_args(member.model_fields[word].annotation)]
                 yield Problem((*keys, word), f"expected one of {', '.join(names)}; got nothing")
             case "union_tag_invalid":
                 word, names = _unquote(context["discriminator"])[0], _unquote(context["expected_tags"])
@@ -264,12 +264,12 @@ def _locate(model: type[pydantic.BaseModel], loc: Sequence[str | int]) -> tuple[
     keys: Keys = ()
     kind: Any = model
     for part in loc:
-        members = _members(kind)
-        if len(members) > 1:
-            kind = next((m for m in members if part in _names(m)), Any)
+        kinds = members(kind)
+        if len(kinds) > 1:
+            kind = next((one for one in kinds if part in _names(one)), Any)
             continue
-        kind, keys = members[0], (*keys, part)
-        if _is_model(kind):
+        kind, keys = kinds[0], (*keys, part)
+        if is_model(kind):
             model = kind
             field = model.model_fields.get(str(part))
             kind = field.annotation if field else Any
@@ -278,21 +278,22 @@ def _locate(model: type[pydantic.BaseModel], loc: Sequence[str | int]) -> tuple[
     return keys, model, kind
 
 
-def _members(kind: Any) -> list[Any]:
+def members(kind: Any) -> list[Any]:
     """What a union may be besides null; a type that is none, alone."""
     if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
+        return members(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
-        return [inner for member in get_args(kind) if member is not NoneType for inner in _members(member)]
+        return [inner for member in get_args(kind) if member is not NoneType for inner in members(member)]
     return [kind]
 
 
 def _names(kind: Any) -> list[Any]:
     """What pydantic may call a member of a union: a word that chooses it among others, or its class."""
-    fields = kind.model_fields.values() if _is_model(kind) else ()
+    fields = kind.model_fields.values() if is_model(kind) else ()
     tags = [tag for field in fields if get_origin(field.annotation) is Literal for tag in get_args(field.annotation)]
     return [getattr(kind, "__name__", None), *tags]
 
 
-def _is_model(kind: Any) -> bool:
+def is_model(kind: Any) -> bool:
+    """Whether a type is a model."""
     return isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)

@@ -22,10 +22,9 @@ from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
 from toolkit.tasks import Chunks, EnvPool, TaskCard, step_seconds
-from toolkit.types import FloatArray, IntArray, Json, ToolkitError
+from toolkit.types import FloatArray, IntArray, Json, Progress, ToolkitError
 
 Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1], or chunks of h: (S, N, h A)
-Progress: TypeAlias = Callable[[int, int], None]  # episodes finished, episodes in all
 
 LANES = 16  # episodes a seed plays at once
 SHARE = 25  # episodes a seed plays in one share of the work
@@ -156,6 +155,11 @@ def evaluate(
         with _one_thread():
             return join([_play(act, plan, share, count) for share in shares])
     return join(spread(partial(_play, act, plan), shares, workers, lambda part: count(part.success.size)))
+
+
+def part_of(progress: Progress | None, place: int, parts: int) -> Progress | None:
+    """Progress of one of several pieces of work of the same length, as a part of all."""
+    return None if progress is None else lambda done, total: progress(place * total + done, parts * total)
 
 
 class _Count:

@@ -7,6 +7,7 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from toolkit.types import Json
 
@@ -38,3 +39,29 @@ def sync(path: Path) -> None:
 def canonical(value: Json) -> bytes:
     """JSON in the one spelling that has no choice left in it."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def read_json(path: Path) -> Json | None:
+    """The object in a file; None where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON in one piece: a reader finds the old file or the new one, also after a power cut."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file in one piece and return its path."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync(path.parent)
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +14,10 @@ from toolkit.agents import Agent
 from toolkit.agents.configs.base import AgentConfig, Polyak
 from toolkit.data.replay import Normalizer, Replay
 from toolkit.learner import Learner
-from toolkit.nn import Net, Params, init_mlp, mlp, optimised, polyak
+from toolkit.nn import Net, Params, init_mlp, optimised, polyak, q_values
 from toolkit.policy import Policy
-from toolkit.train import OfflinePlan, Saved, Values, offline_loop
-from toolkit.types import Batch, Episodes, FloatArray, Metrics, ToolkitError
+from toolkit.train import Hooks, OfflinePlan, offline_loop
+from toolkit.types import Batch, Episodes, FloatArray, Metrics, Progress, ToolkitError
 
 
 class FQEConfig(AgentConfig):
@@ -71,11 +70,11 @@ class FQE(Agent[FQEState]):
     def update(self, st: FQEState, b: Batch) -> tuple[FQEState, Metrics]:
         """Q, then its target."""
         still = torch.zeros((*b.next_obs.shape[:-1], self.judged.act_noise_dim), device=b.obs.device)
-        after = _q(st.Q_targ, b.next_obs, self.act(st, b.next_obs, still))
+        after = q_values(st.Q_targ, b.next_obs, self.act(st, b.next_obs, still))
         y = (b.reward + b.discount * after).clamp(*self.returns)
 
         def loss(p: Params) -> tuple[Tensor, Metrics]:
-            value = ((_q(p, b.obs, b.action) - y) ** 2).mean()
+            value = ((q_values(p, b.obs, b.action) - y) ** 2).mean()
             return value, {"loss/Q": value.detach()}
 
         Q, metrics = st.Q.descend(loss, self.cfg.lr * b.lr_scale)
@@ -97,27 +96,18 @@ class FQE(Agent[FQEState]):
 
     def q(self, st: FQEState, obs: Tensor, action: Tensor) -> Tensor:
         """The fitted value."""
-        return _q(st.Q.p, obs, action)
+        return q_values(st.Q.p, obs, action)
 
 
-def _q(p: Params, obs: Tensor, action: Tensor) -> Tensor:
-    return mlp(p, torch.cat([obs, action], -1)).squeeze(-1)
+class _Told(Hooks):
+    """Says how far it is."""
 
+    def __init__(self, progress: Progress | None, updates: int) -> None:
+        self._progress, self._updates = progress, updates
 
-class _Hooks:
-    """Nothing is measured on the way."""
-
-    def __init__(self, progress: Callable[[int], None]) -> None:
-        self._progress = progress
-
-    def evaluate(self, learner: Learner, step: int) -> None:
-        pass
-
-    def log(self, step: int, values: Values) -> None:
-        pass
-
-    def tick(self, step: int, state: Callable[[], Saved]) -> None:
-        self._progress(step)
+    def tick(self, step: int) -> None:
+        if self._progress is not None:
+            self._progress(step, self._updates)
 
 
 def estimate(
@@ -127,7 +117,7 @@ def estimate(
     updates: int = 3_000,
     batch_size: int = 256,
     config: FQEConfig | None = None,
-    progress: Callable[[int], None] = lambda step: None,
+    progress: Progress | None = None,
 ) -> FloatArray:
     """Discounted return of each of the policy's seeds from the recorded initial states, (S,).
 
@@ -148,8 +138,8 @@ def estimate(
     state = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), policy.states)
     learner.state = learner.state._replace(judged=state)
     plan = OfflinePlan(updates, batch_size, 1, gamma, "cosine", log_every=updates, eval_every=updates)
-    offline_loop(learner, replay, normalizer, plan, _Hooks(progress))
-    begin = torch.from_numpy(normalizer(inputs[episodes.starts[:-1]])).to(learner.device)
-    obs = begin.expand(len(policy.seeds), *begin.shape)
-    action = learner.act(obs, torch.zeros((*obs.shape[:-1], learner.agent.act_noise_dim), device=learner.device))
-    return np.asarray(learner.q(obs, action).mean(1).cpu().numpy(), np.float32)
+    offline_loop(learner, replay, normalizer, plan, _Told(progress, updates))
+    begin = normalizer(inputs[episodes.starts[:-1]])
+    obs = np.broadcast_to(begin, (len(policy.seeds), *begin.shape)).copy()
+    worth: FloatArray = learner.values(obs, learner.greedy(obs)).mean(1)
+    return worth

@@ -8,6 +8,7 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -17,7 +18,7 @@ from toolkit import heap, nn
 from toolkit.agents import Agent
 from toolkit.data.replay import unpack
 from toolkit.data.rollout import unpack_rollout
-from toolkit.types import Batch, Metrics, Rollout
+from toolkit.types import Batch, FloatArray, Metrics, Rollout
 
 Compile = Literal["auto", "on", "off"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -26,6 +27,12 @@ Precision = Literal["auto", "fp32", "bf16"]
 _TRACE_WORTH, _COMPILE_WORTH = 120, 1_500
 
 _SHAPING = {"view", "_unsafe_view", "expand", "detach"}  # operators that leave the numbers as they are
+
+
+def compiles(compile: Compile, updates: int) -> bool:
+    """Whether so many updates are compiled; `auto` asks whether they are worth it and there is a compiler."""
+    worth = updates >= _COMPILE_WORTH and shutil.which("g++") is not None
+    return compile == "on" or (compile == "auto" and worth)
 
 
 def has_bf16_units() -> bool:
@@ -60,9 +67,7 @@ class Learner:
         self.device = device or default_device()
         bf16 = precision == "bf16" or (precision == "auto" and has_bf16_units())
         self.dtype = torch.bfloat16 if bf16 else torch.float32
-        self.compiled = compile == "on" or (
-            compile == "auto" and updates >= _COMPILE_WORTH and shutil.which("g++") is not None
-        )
+        self.compiled = compiles(compile, updates)
         if self.device.type == "cpu":
             heap.settle()
         self._traced = self.compiled or updates >= _TRACE_WORTH
@@ -148,6 +153,16 @@ class Learner:
         """The agent's value of actions, (S, N, O), (S, N, A) -> (S, N)."""
         nn.set_matmul_dtype(torch.float32)
         return torch.vmap(self.agent.q)(self.state, self.agent.features(obs), action)
+
+    def greedy(self, obs: FloatArray) -> FloatArray:
+        """Actions without noise for normalised observations, (S, N, O) -> (S, N, A)."""
+        noise = torch.zeros((*obs.shape[:-1], self.agent.act_noise_dim), device=self.device)
+        return np.asarray(self.act(torch.from_numpy(obs).to(self.device), noise).cpu().numpy(), np.float32)
+
+    def values(self, obs: FloatArray, action: FloatArray) -> FloatArray:
+        """The same of arrays: normalised observations and actions, (S, N, O), (S, N, A) -> (S, N)."""
+        q = self.q(torch.from_numpy(obs).to(self.device), torch.from_numpy(action).to(self.device))
+        return np.asarray(q.cpu().numpy(), np.float32)
 
 
 class Traced:

@@ -130,9 +130,6 @@ TENSORBOARD_TAGS = {
     "loss/pi": "train/actor_loss",
     "loss/Q": "train/critic_loss",
     "temperature": "train/ent_coef",
-    "loss/temperature": "train/ent_coef_loss",
-    "learning_rate": "train/learning_rate",
-    "fps": "time/fps",
 }
 
 

@@ -97,12 +97,11 @@ def _starts(path: Path, log: dict[str, Array], env: TaskEnv) -> IntArray:
 
 
 def _imported(path: Path, card: TaskCard, episodes: Episodes, drift: float) -> Imported:
-    ends = episodes.starts[1:] - 2
     note = f"played from each state, the simulator's next positions differ from the log's by at most {drift:.2g}"
     source = Source(
         path,
         "mujoco",
-        ends=count_ends(episodes.terminated[ends], episodes.truncated[ends]),
+        ends=count_ends(episodes),
         numbers=np.arange(len(episodes)),
         notes=(note,),
         env_id=card.env_id,

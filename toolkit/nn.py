@@ -55,10 +55,6 @@ class Net(NamedTuple):
         p = {k: w - step * m[k] / (torch.sqrt(v[k]) * root + 1e-8) for k, w in self.p.items()}
         return Net(p, m, v, t)
 
-    def fresh(self) -> Net:
-        """The same parameters with the optimiser's memory forgotten."""
-        return optimised(self.p)
-
 
 def optimised(p: Params) -> Net:
     """Wrap parameters with zero Adam moments."""

@@ -1,23 +1,22 @@
-"""The third training loop: practise for T steps, learn from exactly those, forget them (level 3)."""
+"""The third training loop: play T steps, learn from exactly those, forget them (level 3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from toolkit.data.rollout import RolloutBuffer
 from toolkit.learner import Learner
-from toolkit.train import Hooks, Practice, Schedule, Values, lr_scale, online_state, recent_means, to_values
+from toolkit.train import Hooks, LRSchedule, Practice, Values, lr_scale, recent_means, to_values
 
 
 @dataclass(frozen=True)
 class OnPolicyPlan:
-    """How long and how to practise in the simulator; steps are per seed."""
+    """How long and how to train in the simulator; steps are per seed."""
 
     env_steps: int
     critic_steps: int  # steps at first in which the policy stays as it is and the critic learns to judge it
     gamma: float
-    lr_schedule: Schedule
+    lr_schedule: LRSchedule
     log_every: int
     eval_steps: tuple[int, ...]
 
@@ -25,7 +24,7 @@ class OnPolicyPlan:
 def on_policy_loop(
     learner: Learner, practice: Practice, rollout: RolloutBuffer, plan: OnPolicyPlan, hooks: Hooks
 ) -> None:
-    """Practise until `plan.env_steps` environment steps of each seed; each full rollout moves the policy once.
+    """Train until `plan.env_steps` environment steps of each seed; each full rollout moves the policy once.
 
     Steps after the last full rollout are taken and not learned from.
     """
@@ -48,4 +47,4 @@ def on_policy_loop(
                 hooks.log(step, values | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
-        hooks.tick(step, partial(online_state, learner, practice, rollout))
+        hooks.tick(step)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,6 @@ from toolkit.strict_yaml import parse
 from toolkit.tasks import Chunks, TaskCard
 from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json, Spec, ToolkitError
-
-Observation: TypeAlias = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 STATE, MEAN, STD = "agent/", "normalizer/mean", "normalizer/std"
 
@@ -52,7 +50,7 @@ class Policy:
     """
 
     def __init__(self, tensors: Mapping[str, Leaf], meta: Json, seed: int = 0) -> None:
-        self.agent_name, self.agent, self.card = described(meta)
+        self.agent_name, self.agent, self.card = read_description(meta)
         about = meta["policy"]
         try:
             self.seeds = [int(s) for s in about["seeds"]]
@@ -98,7 +96,7 @@ class Policy:
 
     def predict(
         self,
-        observation: Observation,
+        observation: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]],
         state: tuple[npt.NDArray[Any], ...] | None = None,
         episode_start: npt.NDArray[Any] | None = None,
         deterministic: bool = True,
@@ -167,7 +165,7 @@ class Policy:
         return self.agent.features((torch.as_tensor(inputs) - self.mean) / self.std)
 
 
-def described(meta: Json) -> tuple[str, Agent[Any], TaskCard]:
+def read_description(meta: Json) -> tuple[str, Agent[Any], TaskCard]:
     """Name of the algorithm, agent and task in a checkpoint's meta data; ToolkitError for what this version lacks."""
     try:
         about = meta["policy"]

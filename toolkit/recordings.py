@@ -17,7 +17,7 @@ from toolkit.data.audit import Expected, Judged, audit
 from toolkit.data.finding import Finding
 from toolkit.data.imported import Imported, Source, acting, checked, count_ends
 from toolkit.data.importers import detect, read_data
-from toolkit.data.importers.options import Options, columns, pair
+from toolkit.data.importers.options import Options, columns, goals, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
 from toolkit.tasks import TaskCard, make_env, relabel, unseen_env
 from toolkit.tasks.actions import Scaled
@@ -74,14 +74,16 @@ class _Parts:
     """A Minari data set, read anew each time that it is gone through, with one part at a time in memory."""
 
     folder: Path
+    achieved: slice | None
 
     def __iter__(self) -> Iterator[Imported]:
-        return minari_parts(self.folder, PART)
+        return (goals(part, self.achieved) for part in minari_parts(self.folder, PART))
 
 
 def open_parts(path: Path, options: Options | None = None) -> Iterable[Imported]:
     """A data set in parts that may be gone through more than once; only one of Minari has several."""
-    return _Parts(path) if detect(path) == "minari" else [read_data(path, options=options)]
+    options = options or Options()
+    return _Parts(path, options.achieved) if detect(path) == "minari" else [read_data(path, options=options)]
 
 
 def read_places(dataset: Path) -> Episodes:
@@ -161,8 +163,8 @@ def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = Non
     """
     success, about = succeeded(episodes, card), imported.source.summary()
     if success is not None:
-        last, recorded = episodes.starts[1:] - 2, imported.episodes
-        about["ends"] = count_ends(episodes.terminated[last], episodes.truncated[last])
+        recorded = imported.episodes
+        about["ends"] = count_ends(episodes)
         about["notes"] += [
             f"under the task's rule; recorded were {len(recorded)} episodes, {recorded.transitions} transitions, and "
             "steps at the goal are left out"
@@ -182,17 +184,12 @@ def describe(imported: Imported, episodes: Episodes, card: TaskCard | None = Non
 
 def succeeded(episodes: Episodes, card: TaskCard | None) -> BoolArray | None:
     """Which episodes end in success, (E,); None without a card that says what that is, since an end may be a fall."""
-    return _ended(episodes) if card is not None and card.reward.rule != "env" else None
-
-
-def _ended(episodes: Episodes) -> BoolArray:
-    ended: BoolArray = np.logical_or.reduceat(episodes.terminated, episodes.starts[:-1])
-    return ended
+    return episodes.ended if card is not None and card.reward.rule != "env" else None
 
 
 def returns(episodes: Episodes) -> Json:
     """The least, middle, largest and mean return of an episode."""
-    return _spread(np.add.reduceat(episodes.reward.astype(np.float64), episodes.starts[:-1]))
+    return _spread(episodes.returns)
 
 
 def _spread(values: Any) -> Json:
@@ -233,7 +230,7 @@ def choose(
         place = np.arange(len(episodes))
         chosen &= (place >= int(first or 0)) & (place < int(end or len(episodes)))
     if success is not None:
-        chosen &= _ended(episodes) == success
+        chosen &= episodes.ended == success
     if share is not None:
         left = np.flatnonzero(chosen)
         kept = np.random.default_rng(seed).permutation(left)[: round(share * len(left))]

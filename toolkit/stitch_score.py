@@ -6,7 +6,7 @@ policy reaches where one trajectory leads all the way it may have by imitation; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from toolkit.oracle import Oracle
 from toolkit.stats import Numbers, seed_ci, success_summary, value_summary
 from toolkit.stitching import Stitches, coverage
 from toolkit.tasks import TaskCard
-from toolkit.types import Episodes, IntArray, Json, ToolkitError
+from toolkit.types import Episodes, IntArray, Json, Progress, ToolkitError
 
 MOST_PAIRS = 200  # of a group that are played
 EPISODES_SEED = 2  # the episodes are others than those of the other evaluations
@@ -86,20 +86,25 @@ def stitches_needed(card: TaskCard, stitches: Stitches) -> list[tuple[int, Cell,
     return [(int(stitches.table[start + goal]), start, goal) for start, goal in card.tasks or drawn]
 
 
+def plays(ladder: Ladder, policies: Mapping[str, Act], seeds: int, episodes: int) -> int:
+    """How many episodes `measure` plays."""
+    return (1 + len(policies)) * len(ladder.groups) * seeds * episodes
+
+
 def measure(
     ladder: Ladder,
     policies: Mapping[str, Act],
     seeds: int,
     episodes: int,
     workers: int = 1,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress | None = None,
 ) -> Json:
     """Play `episodes` episodes of each of S seeds in every group with every policy and with the oracle.
 
-    A policy maps inputs (S, N, O) to actions (S, N, A). `progress` hears how many episodes are done. The same
-    episodes are played by all, so lengths are compared episode by episode.
+    A policy maps inputs (S, N, O) to actions (S, N, A). The same episodes are played by all, so lengths are compared
+    episode by episode.
     """
-    done = 0
+    done, total = 0, plays(ladder, policies, seeds, episodes)
 
     def play(act: Act, group: Group) -> EvalResult:
         nonlocal done
@@ -114,7 +119,8 @@ def measure(
             base_seed=EPISODES_SEED,
         )
         done += seeds * episodes
-        progress(done)
+        if progress is not None:
+            progress(done, total)
         return result
 
     ceiling = [play(ladder.oracle, group) for group in ladder.groups]

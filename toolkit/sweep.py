@@ -8,12 +8,12 @@ from pathlib import Path
 
 from toolkit import config
 from toolkit.assess import Starts, start_cells
-from toolkit.console import number
-from toolkit.evaluate import Progress, evaluate
+from toolkit.console import judged_by, number
+from toolkit.evaluate import evaluate, part_of
 from toolkit.policy import find_checkpoint, load_policy
 from toolkit.processes import cores
 from toolkit.tasks import Physics, unseen_env
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json, Progress, ToolkitError
 
 
 def sweep_run(
@@ -39,13 +39,7 @@ def sweep_run(
     for card in cards:  # a factor without effect is refused before any cell is played
         unseen_env(card).close()
     found: list[Json] = []
-    each = len(policy.seeds) * episodes
-    for place, (cell, card) in enumerate(zip(grid, cards, strict=True)):
-
-        def show(done: int, _: int, place: int = place) -> None:
-            if progress is not None:
-                progress(place * each + done, len(grid) * each)
-
+    for cell, card in zip(grid, cards, strict=True):
         result = evaluate(
             policy.act,
             card,
@@ -53,7 +47,7 @@ def sweep_run(
             episodes=episodes,
             starts=cells,
             workers=workers or cores(),
-            progress=show,
+            progress=part_of(progress, len(found), len(grid)),
         )
         summary = result.summary()
         found.append({**cell, "success": summary["success"], "return": summary["return"]})
@@ -78,14 +72,9 @@ def _physics(usual: Physics, cell: Mapping[str, float]) -> Physics:
     return made
 
 
-def measure_of(result: Json) -> str:
-    """What a sweep is judged by: success, or the return where the task does not say what success is."""
-    return "success" if result["cells"][0]["success"]["iqm"] is not None else "return"
-
-
 def table(result: Json) -> list[str]:
     """The grid in lines for a terminal: rows are the first factor, columns the second."""
-    names, measure = list(result["factors"]), measure_of(result)
+    names, measure = list(result["factors"]), judged_by(result["cells"][0])
     columns = result["factors"][names[1]] if len(names) > 1 else [None]
     scores = [(cell[measure]["iqm"], *cell[measure]["ci95"]) for cell in result["cells"]]
     texts = [f"{number(middle)} ({number(low)} to {number(high)})" for middle, low, high in scores]

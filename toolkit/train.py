@@ -1,7 +1,7 @@
 """Training on recordings and from a buffer of experience (level 3); `on_policy` has the loop without a buffer.
 
-A loop hands all that it owns to `hooks.tick`: started again with what was saved, it comes to the same bits. Randomness
-is counter-based in the step, so there are no generators to keep.
+All that a loop works on is its caller's: saved at a `tick` and started again with it, it comes to the same bits.
+Randomness is counter-based in the step, so there are no generators to keep.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -25,14 +24,14 @@ from toolkit.types import BoolArray, FloatArray, Metrics
 
 Values = dict[str, list[float]]
 Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors (a pytree) and JSON
-Schedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine"]
 
 _BLOCK = 32  # updates whose batches are drawn at a time
 _ACTION_STREAM = 1 << 40  # added to the seeds of a run for the noise of its behaviour in the simulator
 
 
-class Hooks(Protocol):
-    """What a loop tells the outside, at points where its state is whole."""
+class Hooks:
+    """What a loop tells the outside, at points where its state is whole. Here nobody listens."""
 
     def evaluate(self, learner: Learner, step: int) -> None:
         """Measure the policy; `step` counts this loop's axis."""
@@ -40,8 +39,8 @@ class Hooks(Protocol):
     def log(self, step: int, values: Values) -> None:
         """Training metrics, one number for each seed."""
 
-    def tick(self, step: int, state: Callable[[], Saved]) -> None:
-        """Called often: show progress, save when it is time (`state()` gives tensors and JSON), stop if asked."""
+    def tick(self, step: int) -> None:
+        """Called often: show progress, save when it is time, stop if asked."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class OfflinePlan:
     batch_size: int
     n_step: int
     gamma: float
-    lr_schedule: Schedule
+    lr_schedule: LRSchedule
     log_every: int
     eval_every: int
     relabel: Relabel | None = None
@@ -79,26 +78,21 @@ def offline_loop(
             hooks.log(step, to_values(metrics))
         if step % plan.eval_every == 0 or step == plan.updates:
             hooks.evaluate(learner, step)
-        hooks.tick(step, partial(_offline_state, learner, step))
-
-
-def _offline_state(learner: Learner, step: int) -> Saved:
-    return {"agent": learner.state}, {"step": step}
+        hooks.tick(step)
 
 
 @dataclass(frozen=True)
 class OnlinePlan:
-    """How long and how to practise in the simulator; steps are per seed."""
+    """How long and how to train in the simulator; steps are per seed."""
 
     env_steps: int
-    envs: int
     utd: float
     warmup_steps: int  # only the simulator runs
     critic_steps: int  # after that, steps in which the policy stays as it is and the critics learn to judge it
     batch_size: int
     n_step: int
     gamma: float
-    lr_schedule: Schedule
+    lr_schedule: LRSchedule
     log_every: int
     eval_steps: tuple[int, ...]
     offline_share: Callable[[int, int], float | FloatArray]  # (env_step, online rows) -> share of the batch, () or (S,)
@@ -223,7 +217,7 @@ class Practice:
 def online_loop(
     learner: Learner, data: Recording | None, practice: Practice, ring: Replay, plan: OnlinePlan, hooks: Hooks
 ) -> None:
-    """Practise until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
+    """Train until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
     updates = round(N * plan.utd)
     period = max(int(plan.utd), learner.agent.policy_every)  # updates between two of the policy
@@ -255,7 +249,7 @@ def online_loop(
             hooks.log(step, values | recent_means(practice))
         if any(s in evals for s in range(step - N + 1, step + 1)):
             hooks.evaluate(learner, step)
-        hooks.tick(step, partial(online_state, learner, practice, ring))
+        hooks.tick(step)
 
 
 def store(ring: Replay, t: Taken, gamma: float, cut_value: float) -> None:
@@ -284,11 +278,11 @@ def _sampler(learner: Learner, plan: OfflinePlan | OnlinePlan, normalizer: Norma
 def recent_means(practice: Practice) -> Values:
     """Means over each seed's last 20 episodes; NaN before the first has ended."""
     means = [np.mean(r, axis=0) if r else np.full(3, np.nan) for r in practice.recent]
-    names = ("rollout/return", "rollout/length", "rollout/success")
+    names = ("rollout/return", "rollout/steps", "rollout/success")
     return {name: [float(m[i]) for m in means] for i, name in enumerate(names)}
 
 
-def lr_scale(schedule: Schedule, step: int, total: int) -> Tensor:
+def lr_scale(schedule: LRSchedule, step: int, total: int) -> Tensor:
     """Share of the learning rate at a step of a stage."""
     return torch.tensor(1.0 if schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * step / total)))
 

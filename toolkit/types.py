@@ -27,6 +27,7 @@ Names that mean one thing everywhere:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -42,6 +43,7 @@ IntArray = npt.NDArray[np.int64]
 Observation = dict[str, npt.NDArray[Any]]  # `observation`; with goals `achieved_goal` and `desired_goal` too
 Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]
+Progress: TypeAlias = Callable[[int, int], None]  # hears how much is done, and of how much
 
 # Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
 NO_RETURN = -1e6
@@ -62,7 +64,7 @@ class Batch(NamedTuple):
     """One training batch of one seed; with a leading S axis outside `vmap`.
 
     `reward` is the discounted sum over the n steps between `obs` and `next_obs`, `discount` is
-    gamma^n * (1 - terminated). Fields an agent does not name in `needs` may be empty (size 0).
+    gamma^n * (1 - terminated). `waypoint` is empty (size 0) for an agent without `waypoint_steps`.
     """
 
     obs: torch.Tensor  # (B, O)
@@ -125,6 +127,16 @@ class Episodes:
     def transitions(self) -> int:
         """Transitions in all."""
         return int(self.starts[-1]) - len(self)
+
+    @property
+    def returns(self) -> npt.NDArray[np.float64]:
+        """Sum of the rewards of each episode, (E,)."""
+        return np.add.reduceat(self.reward.astype(np.float64), self.starts[:-1])
+
+    @property
+    def ended(self) -> BoolArray:
+        """Which episodes terminate, (E,)."""
+        return np.logical_or.reduceat(self.terminated, self.starts[:-1])
 
     def select(self, episodes: npt.ArrayLike) -> Episodes:
         """The named episodes, in that order; `episodes` holds indices or a mask of length E."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -15,13 +14,12 @@ from toolkit.agents import AGENTS
 from toolkit.data.replay import Normalizer, Replay
 from toolkit.evaluate import evaluate
 from toolkit.learner import Learner
+from toolkit.pipeline.blocks import GuardRule
 from toolkit.pipeline.guard import Guard
-from toolkit.pipeline.guard_rule import GuardRule
 from toolkit.pipeline.seam import carry
 from toolkit.pipeline.spec import Seam
-from toolkit.pipeline.watch import greedy
 from toolkit.tasks import EnvPool, TaskCard
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, Saved, Values, offline_loop, online_loop
+from toolkit.train import Hooks, OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
 from toolkit.types import Episodes, FloatArray, Json
 
 SEEDS = [0, 1]
@@ -65,7 +63,7 @@ CARD = TaskCard.model_validate(
 NORMALIZER = Normalizer(np.zeros(4, np.float32), np.ones(4, np.float32))
 
 
-class Hooks:
+class Watch(Hooks):
     """Evaluates, and tells the guard where there is one; in the end what it went back to is evaluated."""
 
     def __init__(self, guard: Guard | None = None) -> None:
@@ -78,14 +76,8 @@ class Hooks:
             self.success.append(self._played(learner))
 
     def _played(self, learner: Learner) -> FloatArray:
-        result = evaluate(lambda inputs: greedy(learner, inputs), CARD, len(learner.seeds), 25)
+        result = evaluate(lambda inputs: learner.greedy(inputs), CARD, len(learner.seeds), 25)
         return result.success.mean(1).astype(np.float32)
-
-    def log(self, step: int, values: Values) -> None:
-        pass
-
-    def tick(self, step: int, state: Callable[[], Saved]) -> None:
-        pass
 
 
 def learner(agent: str, **config: Any) -> Learner:
@@ -116,24 +108,24 @@ def pretrained() -> tuple[Replay, Any]:
     gymnasium.register("GuardReach-v0", f"{__name__}:Reach")
     data, cloned = recording(), learner("bc", lr=5e-3)
     plan = OfflinePlan(200, 128, 1, GAMMA, "constant", 200, 200)
-    offline_loop(cloned, data, NORMALIZER, plan, Hooks())
+    offline_loop(cloned, data, NORMALIZER, plan, Watch())
     return data, cloned.state
 
 
 def online(
     pretrained: tuple[Replay, Any], lr_policy: float, rule: GuardRule | None = None
-) -> tuple[Hooks, Guard | None]:
+) -> tuple[Watch, Guard | None]:
     data, state = pretrained
     sac = learner("sac", lr=1e-3, lr_policy=lr_policy, temperature=0.02, entropy_backup=False, target_entropy=-4.0)
     sac.state = carry(state, sac.state, Seam(carry=("pi",), optimizer="reset"))
     guard = Guard(rule, sac) if rule else None
-    hooks = Hooks(guard)
+    hooks = Watch(guard)
     pool = EnvPool(CARD, len(SEEDS))
     practice = Practice(pool, NORMALIZER, SEEDS)
     ring = Replay.ring(sac.agent.spec, 2, len(SEEDS), 1, 2 * STEPS)
     share = (lambda *_: 0.25) if guard is None else guard.share(lambda *_: 0.25)
     plan = OnlinePlan(
-        STEPS, 1, 1, warmup_steps=50, critic_steps=150, batch_size=64, n_step=1, gamma=GAMMA, lr_schedule="constant",
+        STEPS, 1, warmup_steps=50, critic_steps=150, batch_size=64, n_step=1, gamma=GAMMA, lr_schedule="constant",
         log_every=STEPS, eval_steps=tuple(range(50, STEPS + 1, 50)), offline_share=share,
     )  # fmt: skip
     online_loop(sac, data, practice, ring, plan, hooks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from toolkit.data.rollout import RolloutBuffer, unpack_rollout
 from toolkit.learner import Learner
 from toolkit.nn import Gaussian
 from toolkit.on_policy import OnPolicyPlan, on_policy_loop
-from toolkit.train import Practice, online_state
+from toolkit.train import Hooks, Practice, online_state
 from toolkit.types import FloatArray, Rollout, Spec
 
 LADDER = ["reinforce", "reinforce_baseline", "actor_critic_mc", "actor_critic_td", "actor_critic_q", "gae"]
@@ -305,21 +306,20 @@ class Line:
         self.truncated[on] = self.steps[on] == 16
 
 
-class Watch:
-    """Hooks that keep the state at one step, and the rewards of greedy play at the ends."""
+class Watch(Hooks):
+    """Keeps the state at one step."""
 
     def __init__(self, save_at: int = -1) -> None:
-        self.save_at, self.saved = save_at, None
-
-    def evaluate(self, learner: Learner, step: int) -> None:
-        pass
+        self.save_at = save_at
+        self.saved: Any = None
+        self.snapshot: Callable[[], Any]  # of the loop that is watched
 
     def log(self, step: int, values: Any) -> None:
         assert all(np.isfinite(x).all() for x in values.values())
 
-    def tick(self, step: int, state: Callable[[], Any]) -> None:
+    def tick(self, step: int) -> None:
         if step == self.save_at:
-            tensors, meta = state()
+            tensors, meta = self.snapshot()
             agent = torch.utils._pytree.tree_map(torch.clone, tensors["agent"])
             self.saved = (agent, {k: np.array(x) for k, x in tensors["practice"].items()}, deepcopy(meta))
 
@@ -337,8 +337,8 @@ def trained(name: str, discrete: bool, env_steps: int, hooks: Watch, begin: Any 
         practice.restore(tensors, meta["practice"])
         memory.restore(tensors)
     plan = OnPolicyPlan(env_steps, 0, GAMMA, "constant", 1 << 20, ())
+    hooks.snapshot = partial(online_state, learner, practice, memory)
     on_policy_loop(learner, practice, memory, plan, hooks)
-    hooks.saved = hooks.saved or online_state(learner, practice, memory)
     return learner
 
 

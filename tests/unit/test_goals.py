@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,9 @@ def test_the_setting_and_its_defaults() -> None:
     stage = {"kind": "offline", "agent": "bc", "updates": 1}
     assert goal_rule(card, OfflineStage.model_validate(stage), agent) is None
     her = Relabel(Goals(0.0, 0.2, 0.5), radius=0.45, step_reward=-1.0, goal_reward=0.0)
-    assert goal_rule(card, OfflineStage.model_validate(stage | {"relabel": {}}), agent) == her
+    assert goal_rule(card, OfflineStage.model_validate(stage | {"relabel": {"policy": None}}), agent) == her
+    ogbench = goal_rule(card, OfflineStage.model_validate(stage | {"relabel": {}}), agent)
+    assert ogbench == replace(her, policy=Goals(0.0, 0.0, 1.0, uniform=True))
     both = goal_rule(card, OfflineStage.model_validate(stage | {"relabel": {"policy": {"future": 0.5}}}), agent)
     assert both is not None and both.policy == Goals(0.0, 0.0, 0.5, uniform=True)
 

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from toolkit.agents import AGENTS
 from toolkit.learner import Learner
 from toolkit.nn import Net
+from toolkit.pipeline.blocks import GuardRule
 from toolkit.pipeline.guard import Guard
-from toolkit.pipeline.guard_rule import GuardRule
 from toolkit.types import Spec
 
 SPEC = Spec(obs_dim=3, action_dim=2)

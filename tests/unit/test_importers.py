@@ -551,7 +551,7 @@ def test_sb3_buffer_as_it_samples(tmp_path: Path, size: int, envs: int, lean: bo
         found = read_data(tmp_path / "buffer.pkl", options=Options(trust_pickle=True))
     else:  # what the process apart does, in this one
         unpickle.main(str(tmp_path / "buffer.pkl"), str(tmp_path / "arrays.npz"))
-        found = from_buffer(tmp_path / "buffer.pkl", read_npz(tmp_path / "arrays.npz"), Options())
+        found = from_buffer(tmp_path / "buffer.pkl", read_npz(tmp_path / "arrays.npz"))
     read = checked(found)
     stored = buffer.buffer_size if buffer.full else buffer.pos
     rows = np.arange(stored)

@@ -128,8 +128,6 @@ def test_tensorboard_reads_sb3_tags_for_every_seed(tmp_path: Path) -> None:
         "loss/Q": [3.0, math.nan],
         "loss/V": [4.0, 4.0],
         "temperature": [0.5, 0.25],
-        "learning_rate": 0.5,
-        "fps": 900,
         "q_data": [-30.0, -31.0],
     }
     with TensorBoardLog(tmp_path, "online", "finetune", seeds=[4, 7]) as board:
@@ -148,8 +146,6 @@ def test_tensorboard_reads_sb3_tags_for_every_seed(tmp_path: Path) -> None:
         "train/actor_loss": [(1000, 2.0)],
         "train/V_loss": [(1000, 4.0)],
         "train/ent_coef": [(1000, 0.25)],
-        "train/learning_rate": [(1000, 0.5)],
-        "time/fps": [(1000, 900.0)],
         "train/q_data": [(1000, -31.0)],
     }
     assert scalars(tmp_path / "online" / "finetune" / "seed4")["train/critic_loss"] == [(1000, 3.0)]

@@ -51,7 +51,7 @@ def write(env: TaskEnv, root: Path, episodes: list[RecordedEpisode] | None = Non
         root,
         observation_space=env.observation_space,
         action_space=env.action_space,
-        env_spec=env.env_spec,
+        env_spec=env.env_spec.to_json(),
         metadata={"description": "a test", "requirements": ["mujoco>=3"]},
         **extra,  # type: ignore[arg-type]
     )

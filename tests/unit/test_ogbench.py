@@ -73,7 +73,7 @@ def test_cells_and_tasks_are_the_librarys(name: str) -> None:
 def test_steps_equal_the_library_to_the_last_bit(card: TaskCard, theirs: Any) -> None:
     """Also while it is pressed into walls."""
     env = make_env(card)
-    assert env.sizes == Spec(4, 2, 2, position_dim=2) if "point" in card.name else Spec(31, 8, 2, position_dim=2)
+    assert env.sizes == (Spec(4, 2, 2, position_dim=2) if "point" in card.name else Spec(31, 8, 2, position_dim=2))
     theirs.reset(seed=0)
     for seed in range(2):
         observation, info = env.reset(seed=seed)

@@ -10,8 +10,8 @@ import torch
 
 from toolkit.checkpoint import flatten
 from toolkit.learner import stack
+from toolkit.pipeline.blocks import AnnealedMix, FixedMix, ProportionalMix
 from toolkit.pipeline.material import make_agent
-from toolkit.pipeline.mix import AnnealedMix, FixedMix, ProportionalMix
 from toolkit.pipeline.seam import carry, evaluation_steps, offline_share, switch_summary
 from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.types import Json, Spec, ToolkitError

@@ -14,8 +14,8 @@ import pytest
 from toolkit import catalog
 from toolkit.agents import CONFIGS, AgentConfig
 from toolkit.config import ConfigError, dump, validate
+from toolkit.pipeline.blocks import FixedMix
 from toolkit.pipeline.load import load_spec
-from toolkit.pipeline.mix import FixedMix
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, PipelineSpec
 

@@ -97,9 +97,9 @@ def test_groups_of_a_card_with_tasks() -> None:
 @pytest.mark.parametrize("card", [CARD, GOALS])
 def test_the_oracle_is_the_ceiling_and_standing_still_the_floor(card: TaskCard) -> None:
     ladder = Ladder(card, PIECES)
-    heard: list[int] = []
-    found = measure(ladder, {"still": still, "twin": ladder.oracle}, 2, 4, progress=heard.append)
-    assert heard[-1] == 3 * 3 * 2 * 4
+    heard: list[tuple[int, int]] = []
+    found = measure(ladder, {"still": still, "twin": ladder.oracle}, 2, 4, progress=lambda *told: heard.append(told))
+    assert heard[-1] == (3 * 3 * 2 * 4,) * 2
     assert [point["success"]["iqm"] for point in found["oracle"]["curve"]] == [1.0, 1.0, 1.0]
     assert found["policies"]["still"]["score"]["iqm"] == 0.0
     twin = found["policies"]["twin"]

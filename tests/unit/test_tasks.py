@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import gymnasium
@@ -38,7 +37,7 @@ def test_shipped_cards_make_environments(name: str) -> None:
     observation, info = env.reset(seed=0)
     assert info == {"is_success": False}
     assert card.policy_input(observation).shape == (env.sizes.obs_dim,)
-    assert env.sizes == Spec(6, 2, 2, position_dim=2) if card.goal.observed else Spec(4, 2, position_dim=2)
+    assert env.sizes == (Spec(6, 2, 2, position_dim=2) if card.goal.observed else Spec(4, 2, position_dim=2))
     if card.goal.cell is not None:
         np.testing.assert_array_equal(observation["desired_goal"], env.maze.cell_to_xy(card.goal.cell))
 
@@ -164,14 +163,14 @@ def test_a_twin_cannot_render_but_says_so(env: TaskEnv) -> None:
 
 def test_making_an_environment_leaves_no_files_and_prints_nothing(tmp_path: Path) -> None:
     code = (
-        "from toolkit.tasks import load_card, make_env; import sys;"
-        "make_env(load_card('pointmaze-umaze')).reset(seed=0); assert 'torch' not in sys.modules"
+        "from toolkit.tasks import load_card, make_env; import os, sys, tempfile;"
+        "make_env(load_card('pointmaze-umaze')).reset(seed=0); assert 'torch' not in sys.modules;"
+        "assert tempfile.gettempdir() == os.environ['TMPDIR']"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
-    assert tempfile.gettempdir() != str(tmp_path)
 
 
 def write_card(path: Path, **changes: str) -> Path:

@@ -14,7 +14,7 @@ from toolkit.learner import Learner
 from toolkit.nn import Net
 from toolkit.pipeline.material import make_agent
 from toolkit.tasks import EnvPool, Goal, TaskCard, episode_seed
-from toolkit.train import OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
+from toolkit.train import Hooks, OfflinePlan, OnlinePlan, Practice, offline_loop, online_loop
 from toolkit.types import Episodes, Spec
 
 CARD = TaskCard(
@@ -27,20 +27,14 @@ CARD = TaskCard(
 )
 
 
-class Silent:
+class Silent(Hooks):
     """Hooks that only remember what was logged."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[int, set[str]]] = []
 
-    def evaluate(self, learner: Learner, step: int) -> None:
-        pass
-
     def log(self, step: int, values: dict[str, list[float]]) -> None:
         self.logged.append((step, set(values)))
-
-    def tick(self, step: int, state: Any) -> None:
-        pass
 
 
 def learner_of(agent: str, spec: Spec, **config: Any) -> Learner:
@@ -88,7 +82,7 @@ def online(agent: str, env_steps: int, utd: float = 1, critic_steps: int = 0, en
     practice = Practice(pool, Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32)), [0])
     ring = Replay.ring(Spec(width, 2), pool.achieved.shape[1], 1, envs, 100)
     plan = OnlinePlan(
-        env_steps, envs, utd, warmup_steps=2, critic_steps=critic_steps, batch_size=8, n_step=1, gamma=0.9,
+        env_steps, utd, warmup_steps=2, critic_steps=critic_steps, batch_size=8, n_step=1, gamma=0.9,
         lr_schedule="constant", log_every=100, eval_steps=(), offline_share=lambda *_: 0.0,
     )  # fmt: skip
     online_loop(learner, None, practice, ring, plan, Silent())

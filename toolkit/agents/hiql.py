@@ -7,8 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.agents.awr import advantage_weights
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import HIQLConfig
+from toolkit.agents.iql import expectile_weight
 from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak
 from toolkit.types import Batch, Metrics, Spec, ToolkitError
 
@@ -94,8 +96,7 @@ class HIQL(Agent[HIQLState]):
     def loss_V(self, p: Params, q: Tensor, u: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
         """Expectile regression without actions: the targets' advantage `u` gives the weight."""
         v = self._values(p, b.obs)
-        weight = torch.where(u < 0, 1.0 - self.cfg.expectile, self.cfg.expectile)
-        loss = (weight * (q - v) ** 2).mean(-1).sum()
+        loss = (expectile_weight(u, self.cfg.expectile) * (q - v) ** 2).mean(-1).sum()
         return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
 
     def loss_high(self, p: Params, V: Params, b: Batch) -> tuple[Tensor, Metrics]:
@@ -117,7 +118,7 @@ class HIQL(Agent[HIQLState]):
     def _weight(self, V: Params, before: Tensor, after: Tensor) -> Tensor:
         """Weight of a step from `before` to `after`, both (B, O) with the same goal, (B,)."""
         gain = self._values(V, after).mean(0) - self._values(V, before).mean(0)
-        return torch.exp(self.cfg.beta * gain).clamp(max=self.cfg.weight_max)
+        return advantage_weights(gain, self.cfg.beta, self.cfg.weight_max)
 
     def _values(self, p: Params, obs: Tensor) -> Tensor:
         """Both values of states with goals, (..., O) -> (2, ...)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from toolkit.agents.awr import advantage_weights
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import IQLConfig
+from toolkit.agents.td3 import magnitude
 from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values
 from toolkit.types import Batch, Metrics
 
@@ -92,7 +93,7 @@ class IQL(Agent[IQLState]):
             loss = -(advantage_weights(u, self.cfg.beta, self.cfg.weight_max) * log_prob).mean()
         else:
             q_pi = q_values(st.Q.p, b.policy_obs, dist.mode).amin(0)
-            loss = -(q_pi.mean() / q_pi.abs().mean().detach()) - self.cfg.alpha * log_prob.mean()
+            loss = -(q_pi.mean() / magnitude(q_pi)) - self.cfg.alpha * log_prob.mean()
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach()}
 
     def act(self, st: IQLState, obs: Tensor, noise: Tensor) -> Tensor:

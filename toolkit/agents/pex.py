@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from toolkit.agents.awr import advantage_weights
 from toolkit.agents.configs import PEXConfig
 from toolkit.agents.iql import IQL
 from toolkit.nn import Net, Params, init_policy, mlp, optimised, policy, q_values
@@ -64,7 +65,7 @@ class PEX(IQL):
         before, old = self._choose(st, b.policy_obs, b.noise)
         a = torch.tanh(before)
         u = q_values(st.Q_targ, b.policy_obs, a).amin(0) - mlp(V, b.policy_obs).squeeze(-1)
-        weight = torch.exp(self.cfg.beta * u).clamp(max=self.cfg.weight_max)
+        weight = advantage_weights(u, self.cfg.beta, self.cfg.weight_max)
         log_prob = policy(p, b.policy_obs).squashed_log_prob(before)
         loss = -(weight * log_prob).mean()
         return loss, {"loss/pi": loss.detach(), "log_prob": log_prob.mean().detach(), "old_share": old.float().mean()}

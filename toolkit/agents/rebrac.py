@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from toolkit.agents.configs import ReBRACConfig
-from toolkit.agents.td3 import TD3, TD3State, size
+from toolkit.agents.td3 import TD3, TD3State, magnitude
 from toolkit.nn import Params, policy, q_values
 from toolkit.types import Batch, Metrics
 
@@ -38,5 +38,5 @@ class ReBRAC(TD3):
         a = policy(p, b.policy_obs).mode
         q = q_values(st.Q.p, b.policy_obs, a).amin(0)
         distance = ((a - b.action) ** 2).sum(-1).mean()
-        loss = self.cfg.alpha_policy * distance - q.mean() / size(q)
+        loss = self.cfg.alpha_policy * distance - q.mean() / magnitude(q)
         return loss, {"loss/pi": loss.detach(), "q_pi": q.mean().detach(), "distance": distance.detach()}

@@ -104,6 +104,6 @@ def first_critic(p: Params, s: Tensor, a: Tensor) -> Tensor:
     return q_values({k: w[0] for k, w in p.items()}, s, a)
 
 
-def size(q: Tensor) -> Tensor:
+def magnitude(q: Tensor) -> Tensor:
     """Mean of |q| without gradient, (): critics divided by it weigh the same at any scale of reward."""
     return q.abs().mean().detach()

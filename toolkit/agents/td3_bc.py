@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from toolkit.agents.configs import TD3BCConfig
-from toolkit.agents.td3 import TD3, TD3State, first_critic, size
+from toolkit.agents.td3 import TD3, TD3State, first_critic, magnitude
 from toolkit.nn import Params, policy
 from toolkit.types import Batch, Metrics
 
@@ -29,5 +29,5 @@ class TD3BC(TD3):
         a = policy(p, b.policy_obs).mode
         q = first_critic(st.Q.p, b.policy_obs, a)
         distance = ((a - b.action) ** 2).mean()
-        loss = distance - self.cfg.alpha * q.mean() / size(q)
+        loss = distance - self.cfg.alpha * q.mean() / magnitude(q)
         return loss, {"loss/pi": loss.detach(), "q_pi": q.mean().detach(), "distance": distance.detach()}

@@ -1,11 +1,11 @@
 """What a person sees while a run goes on: a live view on a terminal, plain lines elsewhere (level 0)."""
 
-from toolkit.console.terminal import Console, Progress
+from toolkit.console.terminal import Console, View
 from toolkit.console.words import before_and_after, duration, judged_by, number, printable, rate, rolled_back
 
 __all__ = [
     "Console",
-    "Progress",
+    "View",
     "before_and_after",
     "duration",
     "judged_by",

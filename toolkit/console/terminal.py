@@ -25,7 +25,7 @@ from toolkit.console.stream import SafeStream
 from toolkit.console.words import duration, judged_by, number, printable, rate, result_rows
 from toolkit.types import Json
 
-Progress = Literal["auto", "plain", "none"]
+View = Literal["auto", "plain", "none"]
 Value = float | Sequence[float]
 
 LABELS = {
@@ -61,7 +61,7 @@ class Console:
     """
 
     def __init__(
-        self, progress: Progress = "auto", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self, progress: View = "auto", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._stream = SafeStream(stream if stream is not None else sys.stderr)
         self._clock = clock

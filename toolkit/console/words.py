@@ -44,9 +44,10 @@ def rolled_back(line: Json) -> str:
     )
 
 
-def judged_by(stage: Json) -> str:
-    """What a stage's policy is judged by: success where the task says what that is, else the return."""
-    return "success" if stage.get("success") else "return"
+def judged_by(result: Json) -> str:
+    """What a policy is judged by: success where the task says what that is, else the return."""
+    success = result.get("success")
+    return "success" if isinstance(success, dict) and success.get("iqm") is not None else "return"
 
 
 def before_and_after(summary: Json) -> tuple[str | None, str | None]:

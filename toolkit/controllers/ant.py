@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.controllers.scripted import Action, Observation, Way
+from toolkit.controllers.scripted import Action, Way
 from toolkit.maze import Maze
+from toolkit.types import Observation
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,8 +13,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.controllers.scripted import Action, Controller, Observation
-from toolkit.types import ToolkitError
+from toolkit.controllers.scripted import Action, Controller
+from toolkit.types import Observation, ToolkitError
 
 Floats = npt.NDArray[np.float64]
 

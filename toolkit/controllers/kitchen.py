@@ -22,8 +22,8 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.controllers.scripted import Action, Observation
-from toolkit.types import ToolkitError
+from toolkit.controllers.scripted import Action
+from toolkit.types import Observation, ToolkitError
 
 Floats = npt.NDArray[np.float64]
 

@@ -158,17 +158,22 @@ class Part(Strict):
     weight: float = Field(1.0, gt=0)
     """Share of the episodes, relative to the other parts'."""
     controller: Driver
+    """Who acts."""
     noise: Noise = NoNoise(kind="none")
+    """What is added to its actions."""
 
 
 class Recipe(Strict):
     """A data set to collect, as a file in `datasets/` describes it."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    """Lower-case words joined by -."""
     description: str
+    """What it shows, in a line."""
     task: str
     """Name of the task card to collect for; a pipeline's own task takes its place."""
     episodes: int = Field(gt=0, le=10_000_000)
+    """Episodes to record."""
     max_episode_steps: int = Field(gt=0, le=1_000_000)
     """Steps after which a recording stops; independent of the task's own limit."""
     routes: Literal["task", "navigate", "stitch"]
@@ -186,7 +191,9 @@ class Recipe(Strict):
     keep: Literal["all", "success"] = "all"
     """Which of the episodes played are recorded."""
     controller: Driver | None = None
+    """Who acts; null where there is a `mixture`."""
     noise: Noise = NoNoise(kind="none")
+    """What is added to the actions."""
     mixture: tuple[Part, ...] = ()
     """Parts in place of `controller` and `noise`; their episodes are spread evenly over the data set."""
 

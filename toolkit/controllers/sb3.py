@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.controllers.scripted import Action, Observation
-from toolkit.types import Json, ToolkitError
+from toolkit.controllers.scripted import Action
+from toolkit.types import Json, Observation, ToolkitError
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,7 +88,7 @@ class Sb3Controller:
     def _seen(self, observation: Observation) -> Floats:
         """What the policy sees: the observation, or of a task with a goal all three in the order of their names."""
         wanted = self._layers[0][0].shape[1]
-        plain = observation["observation"]
+        plain: Floats = observation["observation"]
         if len(plain) == wanted:
             return plain
         joined = np.concatenate([observation[key] for key in sorted(observation)])

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from toolkit.controllers.noise import drift
 from toolkit.maze import Cell, Maze
+from toolkit.types import Observation
 
-Observation = dict[str, npt.NDArray[np.float64]]
 Action = tuple[float, ...]
 
 

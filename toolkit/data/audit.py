@@ -208,8 +208,3 @@ def _shortened(found: list[Finding]) -> list[Finding]:
     for finding in found:
         left[finding.rule] += finding.cases
     return kept + [Finding(rule, f"and {more} more episodes", cases=more) for rule, more in left.items() if more]
-
-
-def order(found: list[Finding]) -> list[Finding]:
-    """Errors before warnings, else as they were found."""
-    return sorted(found, key=lambda finding: finding.severity)

@@ -94,8 +94,10 @@ def acting(starts: IntArray) -> BoolArray:
     return rows
 
 
-def count_ends(terminated: BoolArray, truncated: BoolArray) -> dict[str, int]:
-    """How many episodes end how, from the flags of their last steps, (E,) each."""
+def count_ends(episodes: Episodes) -> dict[str, int]:
+    """How many episodes end how, by the flags of their last steps."""
+    last = episodes.starts[1:] - 2
+    terminated, truncated = episodes.terminated[last], episodes.truncated[last]
     counts = {
         "terminated": terminated & ~truncated,
         "truncated": truncated & ~terminated,

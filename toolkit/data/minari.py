@@ -114,10 +114,8 @@ def _imported(
     if width != low.shape:
         raise ToolkitError(f"{file}: actions: expected {low.shape} numbers as the action space has, got {width}")
     episodes = _pack(sound, low, high)
-    last = episodes.starts[1:] - 2
-    ends = count_ends(episodes.terminated[last], episodes.truncated[last])
     dropped = (Dropped(len(broken), "episodes", "not as expected; see the findings"),) * bool(broken)
-    source = Source(file, "minari", ends, numbers, dropped, **_about(metadata))
+    source = Source(file, "minari", count_ends(episodes), numbers, dropped, **_about(metadata))
     return Imported(episodes, source, tuple(findings))
 
 

@@ -18,7 +18,7 @@ TAKEN = ("actions", "rewards", *FLAGS)  # T rows each
 T = TypeVar("T")
 
 
-def shape_findings(raw: list[dict[str, Array]], first: int = 0) -> list[Finding]:
+def shape_findings(raw: list[dict[str, Array]], first: int) -> list[Finding]:
     """What is wrong with the arrays of each episode, by name, measured at what most episodes have.
 
     The file calls them `first` and following.

@@ -43,7 +43,7 @@ def write_minari(
     *,
     observation_space: Any,
     action_space: Any,
-    env_spec: Any,
+    env_spec: str | None,
     metadata: Json,
     replace: bool = False,
 ) -> Path:
@@ -51,7 +51,7 @@ def write_minari(
 
     The folder appears whole or not at all: everything is written and synced in a hidden folder beside it, which then
     takes its name, and goes where that fails or is interrupted. The same episodes give the same bytes. `metadata` is
-    added to Minari's own fields. `env_spec` is a specification, its JSON or None. An existing data set is an error,
+    added to Minari's own fields. `env_spec` is the JSON of a specification. An existing data set is an error,
     unless `replace`.
     """
     from minari.serialization import serialize_space
@@ -62,13 +62,12 @@ def write_minari(
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)
-    specification = env_spec if env_spec is None or isinstance(env_spec, str) else env_spec.to_json()
     described = {
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
-        **({"env_spec": specification} if specification else {}),
+        **({"env_spec": env_spec} if env_spec else {}),
         "dataset_id": dataset_id,
         "minari_version": FORMAT_VERSION,
     }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from toolkit import checkpoint
 from toolkit.console import number
-from toolkit.pipeline.folder import MANIFEST, read_json
+from toolkit.files import read_json
+from toolkit.pipeline.folder import MANIFEST
 from toolkit.pipeline.summary import versions
 from toolkit.policy import Policy
 from toolkit.strict_yaml import render

@@ -22,7 +22,7 @@ from torch.utils import _pytree
 
 from toolkit import checkpoint
 from toolkit.nn import Net, optimised
-from toolkit.policy import Policy, describe, described, fresh_state, policy_tensors
+from toolkit.policy import Policy, describe, fresh_state, policy_tensors, read_description
 from toolkit.tasks import TaskCard
 from toolkit.types import FloatArray, ToolkitError
 
@@ -141,7 +141,7 @@ def load_safetensors(path: Path) -> Policy:
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ToolkitError(f"{path}: expected a file of `toolkit export --to safetensors` ({error})") from None
     mean, std = (tensors[f"normalizer/{name}"] for name in ("mean", "std"))
-    like = fresh_state(described({POLICY: about})[1], tensors)
+    like = fresh_state(read_description({POLICY: about})[1], tensors)
     parts = {}
     for name, part in like._asdict().items():
         inner = {key.removeprefix(f"{name}/"): leaf for key, leaf in tensors.items() if key.startswith(f"{name}/")}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from toolkit.agents import CONFIGS
 from toolkit.catalog import DATA
+from toolkit.learner import compiles
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.seam import evaluation_steps
 from toolkit.pipeline.spec import (
@@ -39,7 +40,7 @@ UPDATES = {
 IMPORTED = 2e7  # bytes of a recording a second
 COPIED = 1e5  # transitions out of a buffer a second
 STARTING = 3.0  # seconds until a stage works
-COMPILING, COMPILE_WORTH = 25.0, 1_500  # seconds it takes, and updates that make up for it
+COMPILING = 25.0  # seconds it takes
 EAGER = 0.4  # speed without it
 STITCHES = 4  # groups of starts
 ROW_BYTES, NET_BYTES = 160, 4 * 70_000  # of a recorded transition on disk; of one network of 256 by 256
@@ -62,16 +63,15 @@ PACES = {
 
 
 def estimate(plan: Plan) -> Json:
-    """Seconds and megabytes, by stage and in all."""
+    """Seconds and megabytes of each stage."""
     seeds = len(plan.spec.seeds)
-    stages = {name: _stage(plan, name, stage, seeds) for name, stage in plan.spec.stages.items()}
-    totals = {unit: sum(entry[unit] for entry in stages.values()) for unit in ("seconds", "megabytes")}
-    return {"stages": stages, **totals}
+    return {name: _stage(plan, name, stage, seeds) for name, stage in plan.spec.stages.items()}
 
 
 def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
     pace = PACES.get(family(plan.card.env_id), Pace())
     episode = pace.episode or plan.card.max_episode_steps
+    config = plan.resolved["stages"][name].get("config", {})
     match stage:
         case CollectStage():
             recipe = plan.recipes[name]
@@ -88,13 +88,13 @@ def _stage(plan: Plan, name: str, stage: Any, seeds: int) -> Json:
         case OfflineStage():
             evaluations = 1 + stage.updates // stage.eval_every if stage.eval_every else 0
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
-            return _entry(_updating(stage, stage.updates, seeds) + played / pace.rate, _weights(stage, seeds))
+            return _entry(_updating(stage, stage.updates, seeds) + played / pace.rate, _weights(config, seeds))
         case OnlineStage():
             updates = planned_updates(stage, plan.card)
             evaluations = len(evaluation_steps(stage))
             played = seeds * (stage.final_episodes + evaluations * stage.eval_episodes) * episode
             stepping = (seeds * stage.env_steps + played) / pace.rate
-            size = _weights(stage, seeds) + seeds * stage.env_steps * ROW_BYTES
+            size = _weights(config, seeds) + seeds * stage.env_steps * ROW_BYTES
             return _entry(_updating(stage, updates, seeds) + stepping, size)
         case EvaluateStage():
             played = seeds * stage.episodes * len(stage.of) * (2 if stage.starts == "far" else 1) * episode
@@ -115,14 +115,14 @@ def planned_updates(stage: OnlineStage, card: TaskCard) -> int:
 
 
 def _updating(stage: OfflineStage | OnlineStage, updates: int, seeds: int) -> float:
-    compiled = stage.compile == "on" or (stage.compile == "auto" and updates >= COMPILE_WORTH)
+    compiled = compiles(stage.compile, updates)
     rate = UPDATES.get(stage.agent, 300.0) * 256 / stage.batch_size * (1.0 if compiled else EAGER)
     return STARTING + (COMPILING if compiled else 0.0) + seeds * updates / rate
 
 
-def _weights(stage: OfflineStage | OnlineStage, seeds: int) -> float:
+def _weights(config: Json, seeds: int) -> float:
     """Two checkpoints: four networks with their optimiser's memory, and a target."""
-    members = int(stage.config.get("members", 2))
+    members = int(config.get("members", 2))
     return 2 * seeds * NET_BYTES * (3 * (2 + members) + members)
 
 

@@ -7,17 +7,16 @@ stage left. An unfinished stage has at most a checkpoint, which knows the key it
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from toolkit import strict_yaml
-from toolkit.files import sha256, sync
+from toolkit.files import read_json, sha256, write_json
 from toolkit.types import Json, ToolkitError
 
 SCHEMA = 1
@@ -172,28 +171,3 @@ def discard(path: Path) -> None:
     if path.exists():
         os.rename(path, aside)
         shutil.rmtree(aside)
-
-
-def read_json(path: Path) -> Json | None:
-    """The object in a file; None where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON in one piece: a reader finds the old file or the new one, also after a power cut."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one piece."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync(path.parent)

@@ -7,7 +7,7 @@ from typing import Any
 from toolkit.agents import Agent
 from toolkit.config import Problem
 from toolkit.data.replay import Goals, Relabel
-from toolkit.pipeline.relabelling import GoalShares
+from toolkit.pipeline.blocks import GoalShares
 from toolkit.pipeline.spec import TrainingStage
 from toolkit.tasks import TaskCard
 

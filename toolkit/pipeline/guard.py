@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from toolkit import checkpoint
 from toolkit.learner import Learner
-from toolkit.pipeline.guard_rule import GuardRule
+from toolkit.pipeline.blocks import GuardRule
 from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json
 

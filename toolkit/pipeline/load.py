@@ -116,7 +116,7 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
 
 
 def _experience(keys: Keys, stage: RecordStage, source: Stage | None) -> Iterator[Problem]:
-    """Only practice with a buffer leaves something to take."""
+    """Only online training with a buffer leaves something to take."""
     if stage.env_steps is None and isinstance(source, OfflineStage | OnlineStage):
         kept = isinstance(source, OnlineStage) and source.agent in CONFIGS and not CONFIGS[source.agent].on_policy
         if not kept:

@@ -88,10 +88,12 @@ def prepare(
     For goals drawn anew episodes stay `whole`, and goals are scaled as the positions that they are drawn from.
     Raises ToolkitError where the recording has errors, or the agent keeps no episode.
     """
+    if dataset is None and earlier is not None:
+        return Material(earlier.normalizer, earlier.far_starts, None, 0)
     if dataset is None:
         width = agent.spec.obs_dim
         normalizer = Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32))
-        return Material(*(earlier.normalizer, earlier.far_starts) if earlier else (normalizer, []), None, 0)
+        return Material(normalizer, [], None, 0)
     imported = import_minari(dataset)
     findings = tuple(check(imported, card))
     episodes = relabel(card, checked(imported), whole)
@@ -125,10 +127,7 @@ def far_starts(card: TaskCard, episodes: Episodes) -> list[Cell]:
 
 def chosen(agent: Agent[Any], episodes: Episodes) -> BoolArray:
     """Which episodes the agent keeps, (E,). Raises ToolkitError where it keeps none."""
-    begins = episodes.starts[:-1]
-    returns = np.add.reduceat(episodes.reward.astype(np.float64), begins).astype(np.float32)
-    success = np.logical_or.reduceat(episodes.terminated, begins)
-    kept = agent.keep(returns, success)
+    kept = agent.keep(episodes.returns.astype(np.float32), episodes.ended)
     if not kept.any():
         raise ToolkitError(f"of {len(episodes)} episodes the agent keeps none, so it has nothing to learn")
     return kept

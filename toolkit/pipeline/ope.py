@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from toolkit.catalog import DATA
 from toolkit.data.minari import read_minari
-from toolkit.evaluate import Progress
+from toolkit.evaluate import part_of
+from toolkit.files import read_json
 from toolkit.fqe import estimate
-from toolkit.pipeline.folder import MANIFEST, read_json
+from toolkit.pipeline.folder import MANIFEST
 from toolkit.pipeline.stitch import by_dataset
 from toolkit.policy import load_policy
 from toolkit.recordings import find_data
 from toolkit.stats import spearman
 from toolkit.tasks import relabel
-from toolkit.types import Json
+from toolkit.types import Json, Progress
 
 
 def rank_runs(
@@ -34,7 +36,7 @@ def rank_runs(
     `regret` what is lost by taking the first. Raises ToolkitError where a run has no trained stage with a recording.
     """
     jobs = [
-        (Path(run), name, Path(run) / dataset if data is None else find_data(data, Path("data")))
+        (Path(run), name, Path(run) / dataset if data is None else find_data(data, DATA))
         for run in runs
         for dataset, names in by_dataset(Path(run)).items()
         for name in names
@@ -43,12 +45,8 @@ def rank_runs(
     gamma = gamma if gamma is not None else max(manifest["config"]["gamma"] for manifest in manifests)
     found: list[Json] = []
     for place, ((run, name, dataset), manifest) in enumerate(zip(jobs, manifests, strict=True)):
-
-        def show(step: int, place: int = place) -> None:
-            if progress is not None:
-                progress(place * updates + step, len(jobs) * updates)
-
         policy = load_policy(run / "stages" / name)
+        show = part_of(progress, place, len(jobs))
         values = estimate(policy, relabel(policy.card, read_minari(dataset)), gamma, updates, progress=show)
         about = {"run": str(run), "stage": name, "agent": policy.agent_name}
         paid = manifest["result"]["return"]["per_seed"]

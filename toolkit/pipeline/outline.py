@@ -30,7 +30,7 @@ class Row(NamedTuple):
 def outline(spec: PipelineSpec) -> list[Row]:
     """What the pipeline will do, stage by stage."""
     return [
-        Row(name, stage.kind, _what(stage, len(spec.seeds)), _inputs(name, spec)) for name, stage in spec.stages.items()
+        Row(name, stage.kind, _what(stage, len(spec.seeds)), spec.inputs(name)) for name, stage in spec.stages.items()
     ]
 
 
@@ -56,18 +56,3 @@ def _what(stage: Stage, seeds: int) -> str:
             return f"{stage.episodes} episodes a seed from {stage.starts} starts"
         case StitchStage():
             return f"{stage.episodes} episodes a seed for each number of stitches"
-
-
-def _inputs(name: str, spec: PipelineSpec) -> tuple[str, ...]:
-    match spec.stages[name]:
-        case CollectStage() | ImportStage():
-            return ()
-        case RecordStage(of=source):
-            return (source,)
-        case EvaluateStage(of=of):
-            return of
-        case StitchStage(of=of):
-            return (*of, *filter(None, [spec.data_of(of[0])]))
-        case stage:
-            start = stage.start if isinstance(stage, OnlineStage) else None
-            return tuple(source for source in (start, spec.data_of(name)) if source)

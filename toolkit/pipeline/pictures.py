@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.evaluate import EvalResult
+from toolkit.files import write_json
 from toolkit.maze import Cell
-from toolkit.pipeline.folder import write_json
 from toolkit.tasks import TaskCard
 from toolkit.types import Episodes, FloatArray
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolkit.advise import Advice, advise, facts, networks, stages
+from toolkit.console import judged_by
 from toolkit.data.imported import checked
 from toolkit.data.minari import MAIN_FILE
 from toolkit.evaluate import evaluate
@@ -17,11 +18,11 @@ from toolkit.learner import Learner
 from toolkit.pipeline.goals import goal_rule
 from toolkit.pipeline.material import make_agent, material_from, task_sizes
 from toolkit.pipeline.spec import OfflineStage
-from toolkit.pipeline.watch import greedy, summarise
+from toolkit.pipeline.watch import summarise
 from toolkit.recordings import open_data, reading
 from toolkit.strict_yaml import render
 from toolkit.tasks import TaskCard, relabel
-from toolkit.train import OfflinePlan, Saved, Values, offline_loop
+from toolkit.train import Hooks, OfflinePlan, offline_loop
 from toolkit.types import Episodes, Json, ToolkitError
 
 SEEDS = [0, 1]
@@ -34,19 +35,13 @@ class _TimeIsUp(Exception):
     """A pilot has had its seconds."""
 
 
-class _Clock:
-    """`train.Hooks` that watch nothing but the time."""
+class _Clock(Hooks):
+    """Watches nothing but the time."""
 
     def __init__(self, seconds: float) -> None:
         self.step, self._end = 0, time.monotonic() + seconds
 
-    def evaluate(self, learner: Learner, step: int) -> None:
-        """Nothing on the way."""
-
-    def log(self, step: int, values: Values) -> None:
-        """Nothing on the way."""
-
-    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+    def tick(self, step: int) -> None:
         """Stop when the time is up."""
         self.step = step
         if time.monotonic() > self._end:
@@ -126,14 +121,14 @@ def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, share
     with contextlib.suppress(_TimeIsUp):
         offline_loop(learner, material.replay, material.normalizer, plan, clock)
     played = evaluate(
-        lambda inputs: greedy(learner, material.normalizer(inputs)),
+        lambda inputs: learner.greedy(material.normalizer(inputs)),
         card,
         seeds=len(SEEDS),
         episodes=EPISODES,
         starts=material.far_starts or None,
     )
     outcome = summarise(played)
-    measure = "success" if outcome["success"] else "return"
+    measure = judged_by(outcome)
     return {"agent": one.agent, "updates": clock.step, "measure": measure, measure: outcome[measure], "seeds": SEEDS}
 
 

@@ -16,7 +16,6 @@ from toolkit.files import sha256
 from toolkit.pipeline.checks import problems
 from toolkit.pipeline.context import Plan
 from toolkit.pipeline.load import load_spec
-from toolkit.pipeline.outline import outline
 from toolkit.pipeline.spec import CollectStage, ImportStage, PipelineSpec, Stage
 from toolkit.recordings import find_data
 from toolkit.tasks import TaskCard, load_card
@@ -35,7 +34,6 @@ _BESIDE = {
     "console",
     "export",
     "fqe.py",
-    "log.py",
     "report",
     "sweep.py",
 }
@@ -50,7 +48,7 @@ def make_plan(file: str | Path, overrides: Sequence[str] = ()) -> Plan:
     for block in resolved["stages"].values():
         if "agent" in block:
             block["config"] = dump(CONFIGS[block["agent"]].model_validate(block["config"]))
-    inputs = {row.stage: row.inputs for row in outline(spec)}
+    inputs = {name: spec.inputs(name) for name in spec.stages}
     made = Plan(spec, card, recipes, resolved, _keys(spec, card, recipes, resolved, inputs), inputs)
     if found := problems(made):
         raise located(find("pipelines", file), PipelineSpec, overrides, found)

@@ -9,15 +9,16 @@ from pathlib import Path
 from toolkit import strict_yaml
 from toolkit.config import one_of
 from toolkit.console import Console
-from toolkit.console.terminal import Progress
+from toolkit.console.terminal import View
 from toolkit.console.words import duration, judged_by, number
+from toolkit.files import write_json, write_text
 from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
-from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose, write_json, write_text
+from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose
 from toolkit.pipeline.interrupt import Interrupt
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.plan import dependents, make_plan
-from toolkit.pipeline.stages import find_checkpoint, leftovers, run_stage
+from toolkit.pipeline.stages import leftovers, run_stage, unfinished_checkpoint
 from toolkit.pipeline.summary import peak_rss_mb, summarise_run, versions
 from toolkit.report import write_report
 from toolkit.types import Json, ToolkitError
@@ -30,7 +31,7 @@ def run_pipeline(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     start_from: str | None = None,
-    progress: Progress = "auto",
+    progress: View = "auto",
     dry_run: bool = False,
 ) -> Json:
     """Run a pipeline, or go on with it where it stopped; returns what `summary.json` holds.
@@ -97,7 +98,7 @@ def _run(context: Context, name: str, afresh: bool) -> tuple[Json, float]:
     """One stage to its manifest; also the seconds that earlier processes put into it."""
     begun = time.monotonic()
     folder = context.folder
-    found = None if afresh else find_checkpoint(context, name)
+    found = None if afresh else unfinished_checkpoint(context, name)
     if found is None:
         folder.begin(name)
     before = folder.elapsed(name)
@@ -138,7 +139,7 @@ def _preview(plan: Plan, folder: RunFolder, again: set[str]) -> Json:
     seconds = megabytes = 0.0
     for row in outline(plan.spec):
         skipped = row.stage not in again and folder.finished(row.stage, plan.keys[row.stage]) is not None
-        cost = costs["stages"][row.stage]
+        cost = costs[row.stage]
         stages.append({**row._asdict(), "skipped": skipped, **cost})
         words = "already done" if skipped else f"about {duration(cost['seconds'])}, {cost['megabytes']:.0f} MB"
         words += f"; it {OUTDATED}" if folder.outdated(row.stage, plan.keys[row.stage]) else ""

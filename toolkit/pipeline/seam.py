@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from toolkit.checkpoint import flatten
 from toolkit.config import Problem, one_of
 from toolkit.nn import Net
-from toolkit.pipeline.mix import AnnealedMix, FixedMix, Mix, ProportionalMix
+from toolkit.pipeline.blocks import AnnealedMix, FixedMix, Mix, ProportionalMix
 from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.stats import iqm
 from toolkit.strict_yaml import dotted

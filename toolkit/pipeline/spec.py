@@ -9,9 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 
 from toolkit.agents import CONFIGS
 from toolkit.config import Discount, Seed, Strict
-from toolkit.pipeline.guard_rule import GuardRule
-from toolkit.pipeline.mix import FixedMix, Mix
-from toolkit.pipeline.relabelling import RelabelGoals
+from toolkit.pipeline.blocks import FixedMix, GuardRule, Mix, RelabelGoals
 
 T = TypeVar("T")
 
@@ -71,7 +69,7 @@ class RecordStage(Strict):
     of: str
     """Training stage whose policies act."""
     env_steps: PositiveInt | None = None
-    """Steps of each seed, played by the finished policies with the noise of their practice; null takes what an online
+    """Steps of each seed, played by the finished policies with the noise of their training; null takes what an online
     stage saw while it learned."""
 
 
@@ -106,7 +104,7 @@ class _Training(Strict):
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Course of the learning rate over this stage."""
     log_every: PositiveInt = 500
-    """Updates between two lines in the metrics file."""
+    """Updates, in the simulator environment steps of each seed, between two lines in the metrics file."""
     eval_episodes: PositiveInt = 20
     """Episodes of each seed in an evaluation on the way."""
     final_episodes: PositiveInt = 100
@@ -230,6 +228,21 @@ class PipelineSpec(Strict):
     def data_of(self, name: str) -> str | None:
         """The stage whose recording a training stage learns from, None where there is none."""
         return data_of(name, self.stages)
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """The stages that a stage goes on from."""
+        match self.stages[name]:
+            case CollectStage() | ImportStage():
+                return ()
+            case RecordStage(of=source):
+                return (source,)
+            case EvaluateStage(of=of):
+                return of
+            case StitchStage(of=of):
+                return (*of, *filter(None, [self.data_of(of[0])]))
+            case stage:
+                start = stage.start if isinstance(stage, OnlineStage) else None
+                return tuple(source for source in (start, self.data_of(name)) if source)
 
 
 def data_of(name: str, stages: Mapping[str, Any]) -> str | None:

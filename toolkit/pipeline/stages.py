@@ -70,7 +70,7 @@ def leftovers(context: Context, name: str) -> list[Path]:
     return [context.plan.dataset(context.folder.data, name)] if isinstance(stage, RecordingStage) else []
 
 
-def find_checkpoint(context: Context, name: str) -> Found | None:
+def unfinished_checkpoint(context: Context, name: str) -> Found | None:
     """The checkpoint of an unfinished stage, if it belongs to the stage as it is planned now."""
     folder = context.checkpoint(name)
     finished = (context.folder.stage(name) / MANIFEST).exists()  # once; what it left is no longer that

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from toolkit.evaluate import Act, Progress
+from toolkit.evaluate import Act
+from toolkit.files import read_json, write_json
 from toolkit.pipeline.context import Context
-from toolkit.pipeline.folder import MANIFEST, REPORT, read_json, write_json
+from toolkit.pipeline.folder import MANIFEST, REPORT
 from toolkit.pipeline.spec import StitchStage
 from toolkit.policy import Policy, load_policy, stage_names
 from toolkit.processes import cores
 from toolkit.recordings import read_places
 from toolkit.report import write_report
-from toolkit.stitch_score import Ladder, measure
+from toolkit.stitch_score import Ladder, measure, plays
 from toolkit.tasks import relabel
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Json, Progress, ToolkitError
 
 FILE = "stitch.json"
 
@@ -28,9 +29,8 @@ def run_stitch(context: Context, name: str, stage: StitchStage) -> Json:
     ladder = Ladder(plan.card, relabel(plan.card, read_places(plan.dataset(context.folder.data, source))))
     policies: dict[str, Act] = {of: load_policy(context.checkpoint(of)).act for of in stage.of}
     seeds, workers = len(context.seeds), cores() if stage.workers == "auto" else stage.workers
-    total = (1 + len(policies)) * len(ladder.groups) * seeds * stage.episodes
-    context.console.stage_started(name, total, "episodes")
-    found = measure(ladder, policies, seeds, stage.episodes, workers, context.console.advance)
+    context.console.stage_started(name, plays(ladder, policies, seeds, stage.episodes), "episodes")
+    found = measure(ladder, policies, seeds, stage.episodes, workers, lambda done, _: context.console.advance(done))
     write_json(context.folder.stage(name) / FILE, found)
     return {"stitching": {key: value for key, value in found.items() if key != "example"}}
 
@@ -49,7 +49,16 @@ def stitch_runs(
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    found = [entry for run in runs for entry in _stitch_run(Path(run), episodes, workers or cores(), progress)]
+    jobs = [(run, *job) for run in runs for job in _jobs(Path(run))]
+    counts = [plays(ladder, acts, seeds, episodes) for _, ladder, acts, seeds in jobs]
+    found: list[Json] = []
+    for run, ladder, acts, seeds in jobs:
+
+        def show(done: int, _: int, before: int = sum(counts[: len(found)])) -> None:
+            if progress is not None:
+                progress(before + done, sum(counts))
+
+        found.append({"run": str(run), **measure(ladder, acts, seeds, episodes, workers or cores(), show)})
     if out is not None:
         write_json(out / FILE, {"runs": found})
         return {"runs": found}
@@ -60,23 +69,13 @@ def stitch_runs(
     return {"runs": found}
 
 
-def _stitch_run(run: Path, episodes: int, workers: int, progress: Progress | None) -> list[Json]:
-    """One entry for each recording that stages of the run learned from."""
-    found = []
+def _jobs(run: Path) -> Iterator[tuple[Ladder, dict[str, Act], int]]:
+    """For each recording that stages of the run learned from: its groups, the stages' policies, the number of seeds."""
     for dataset, stages in by_dataset(run).items():
         policies = {name: load_policy(run / "stages" / name) for name in stages}
         first: Policy = next(iter(policies.values()))
         ladder = Ladder(first.card, relabel(first.card, read_places(run / dataset)))
-        seeds = len(first.seeds)
-        total = (1 + len(policies)) * len(ladder.groups) * seeds * episodes
-
-        def show(done: int, total: int = total) -> None:
-            if progress is not None:
-                progress(done, total)
-
-        acts: dict[str, Act] = {name: policy.act for name, policy in policies.items()}
-        found.append({"run": str(run), **measure(ladder, acts, seeds, episodes, workers, show)})
-    return found
+        yield ladder, {name: policy.act for name, policy in policies.items()}, len(first.seeds)
 
 
 def by_dataset(run: Path) -> dict[str, list[str]]:

@@ -73,7 +73,7 @@ def run_offline(context: Context, name: str, stage: OfflineStage, found: Found |
 
 
 def run_online(context: Context, name: str, stage: OnlineStage, found: Found | None) -> Json:
-    """Practise in the simulator; the stage's result with what the switch cost."""
+    """Train in the simulator; the stage's result with what the switch cost."""
     agent = stage_agent(context, stage)
     source = context.plan.spec.stages[stage.start] if stage.start else None
     earlier = None
@@ -144,7 +144,6 @@ def _off_policy(
     share = offline_share(stage.seam.mix, data.written() if data is not None else 0)
     plan = OnlinePlan(
         env_steps=stage.env_steps,
-        envs=stage.envs,
         utd=stage.utd,
         warmup_steps=stage.warmup_steps,
         critic_steps=stage.critic_steps,
@@ -225,7 +224,7 @@ def _go_on(learner: Learner, watch: Watch, found: Found | None) -> int:
     step = int(meta["step"])
     if meta["evaluation_due"]:
         watch.evaluate(learner, step)
-        watch.tick(step, lambda: watch.snapshot(step))
+        watch.tick(step)
     return step
 
 

@@ -22,8 +22,8 @@ from toolkit.pipeline.material import Material, sample
 from toolkit.pipeline.pictures import write_routes
 from toolkit.pipeline.summary import versions
 from toolkit.policy import describe, policy_tensors
-from toolkit.train import Saved, Values
-from toolkit.types import FloatArray, Json
+from toolkit.train import Hooks, Saved, Values
+from toolkit.types import Json
 
 # The last evaluation plays the same episodes as `toolkit evaluate`, those on the way play others.
 FINAL_EPISODES, EARLY_EPISODES = 0, 1
@@ -43,8 +43,8 @@ class Schedule:
     checkpoint_every_s: float
 
 
-class Watch:
-    """`train.Hooks` of one stage.
+class Watch(Hooks):
+    """What happens while one stage trains.
 
     `result` is the summary of the last evaluation, kept in the checkpoint. `snapshot` gives the loop's state at a step
     at which it is whole. A `guard` hears of every evaluation, and after the last one what it rolled back to is played.
@@ -122,13 +122,13 @@ class Watch:
         """Write a line of metrics."""
         self._write(step, values)
 
-    def tick(self, step: int, state: Callable[[], Saved]) -> None:
+    def tick(self, step: int) -> None:
         """Show progress; save when it is time, at the end and before leaving."""
         self.context.console.advance(step)
         every = self.schedule.checkpoint_every_s
         stop = self.context.interrupt.signal is not None
         if stop or step >= self.schedule.total or time.monotonic() - self.saved_at >= every:
-            self._save(state())
+            self._save(self.snapshot(step))
         self.context.interrupt.check()
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class Watch:
     def _play(self, learner: Learner, last: bool) -> EvalResult:
         plan = self.schedule
         return evaluate(
-            lambda inputs: greedy(learner, self.material.normalizer(inputs)),
+            lambda inputs: learner.greedy(self.material.normalizer(inputs)),
             self.context.plan.card,
             seeds=len(learner.seeds),
             episodes=plan.final_episodes if last else plan.episodes,
@@ -171,12 +171,12 @@ class Watch:
         values: Values = {}
         if self.watched is not None:
             obs, action = (np.broadcast_to(x, (len(learner.seeds), *x.shape)).copy() for x in self.watched)
-            chosen = greedy(learner, obs)
+            chosen = learner.greedy(obs)
             distance["action_distance"] = np.linalg.norm(chosen - action, axis=-1).mean(1).tolist()
-            values["q_data"] = value(learner, obs, action).mean(1).tolist()
-            values["q_policy"] = value(learner, obs, chosen).mean(1).tolist()
+            values["q_data"] = learner.values(obs, action).mean(1).tolist()
+            values["q_policy"] = learner.values(obs, chosen).mean(1).tolist()
         starts = self.material.normalizer(result.start_inputs)
-        q_start = value(learner, starts, greedy(learner, starts))
+        q_start = learner.values(starts, learner.greedy(starts))
         values["q_start"] = q_start.mean(1).tolist()
         if np.isnan(q_start).all():  # an agent without critics
             return distance
@@ -212,18 +212,6 @@ class Watch:
 def _computed_by(learner: Learner) -> Json:
     """What the last bits of a run depend on beside the number of threads."""
     return {"device": learner.device.type, "precision": str(learner.dtype), "compiled": learner.compiled, **versions()}
-
-
-def greedy(learner: Learner, obs: FloatArray) -> FloatArray:
-    """Actions without noise for normalised observations, (S, N, O) -> (S, N, A)."""
-    noise = torch.zeros((*obs.shape[:-1], learner.agent.act_noise_dim), device=learner.device)
-    return np.asarray(learner.act(torch.from_numpy(obs).to(learner.device), noise).cpu().numpy(), np.float32)
-
-
-def value(learner: Learner, obs: FloatArray, action: FloatArray) -> FloatArray:
-    """The critics' word on normalised observations and actions, (S, N, O), (S, N, A) -> (S, N)."""
-    q = learner.q(torch.from_numpy(obs).to(learner.device), torch.from_numpy(action).to(learner.device))
-    return np.asarray(q.cpu().numpy(), np.float32)
 
 
 def summarise(result: EvalResult) -> Json:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.console import number, printable
+from toolkit.files import write_text
 from toolkit.report.chart import COLOURS, Figure, curve_figure
 from toolkit.report.figures import AXES, SUCCESS, score_rows, stage_curve
-from toolkit.report.html import render_page, write_page
+from toolkit.report.html import render_page
 from toolkit.report.run import Run, Score, Stage, read_run
 from toolkit.stats import holm, paired, probability_of_improvement
 from toolkit.types import Json, ToolkitError
@@ -67,7 +68,7 @@ def compare_runs(folders: Sequence[Path], out: Path | None = None) -> Json:
     }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        found["page"] = str(write_page(out, _page(found, runs, groups)))
+        found["page"] = str(write_text(out, _page(found, runs, groups)))
     return found
 
 

@@ -35,7 +35,7 @@ SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the fra
 def score_figure(run: Run) -> Figure | None:
     """Every measured success, or return: interval, middle and the seeds, one row each."""
     baselines = {stage for _, stage, _ in run.baselines}
-    rows = [(f"{name} (baseline)", score, 6) for name, _, score in run.baselines]
+    rows = [(f"{name} (baseline)", score, ORACLE) for name, _, score in run.baselines]
     shown = [stage for stage in run.stages if stage.score and stage.name not in baselines]
     rows += [
         (stage.name, stage.score, 1 if stage is run.after or not run.after else 2) for stage in shown if stage.score
@@ -240,7 +240,7 @@ def loss_figures(run: Run) -> list[Figure]:
     """Every loss of every stage."""
     figures = []
     for kind, unit in AXES.items():
-        for stage, _ in _coloured(run, run.curves(kind)):
+        for stage in run.curves(kind):
             names = sorted({name for row in stage.rows for name in row if name.startswith("loss/")})
             for name in names:
                 curve = stage_curve(stage, name, stage.name, 2)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from toolkit.console import number, rate
+from toolkit.console import judged_by, number, rate
 from toolkit.report.chart import Figure
 from toolkit.report.html import render_page
 from toolkit.report.svg import tag, tick_label
-from toolkit.sweep import measure_of
 from toolkit.types import Json
 
 _CELL, _LEFT, _TOP = (120, 64), 110, 34  # pixels
@@ -19,23 +18,23 @@ _CELL, _LEFT, _TOP = (120, 64), 110, 34  # pixels
 
 def sweep_page(result: Json) -> str:
     """What `toolkit.sweep.sweep_run` found, as HTML."""
-    measure = measure_of(result)
-    figure = Figure(measure.capitalize(), _words(result), heat_map(result))
+    measure = judged_by(result["cells"][0])
+    figure = Figure(measure.capitalize(), _words(result, measure), heat_map(result, measure))
     title = f"{result['agent']}, other {' and '.join(result['factors'])}"
     return render_page("sweep.html", measure, result=result, title=title, figure=figure)
 
 
-def _words(result: Json) -> str:
+def _words(result: Json, measure: str) -> str:
     usual = ", ".join(f"{name} {value:g}" for name, value in result["usual"].items())
     return (
-        f"Interquartile mean of {measure_of(result)} over seeds with its 95 % interval, {result['episodes']} episodes "
+        f"Interquartile mean of {measure} over seeds with its 95 % interval, {result['episodes']} episodes "
         f"a seed from {result['starts']} starts, the same ones in every cell. Framed: as trained ({usual})."
     )
 
 
-def heat_map(result: Json) -> Markup:
+def heat_map(result: Json, measure: str) -> Markup:
     """One rectangle a cell, the fuller the better; the first factor downwards, the second to the right."""
-    names, (width, height), measure = list(result["factors"]), _CELL, measure_of(result)
+    names, (width, height) = list(result["factors"]), _CELL
     rows: Sequence[float] = result["factors"][names[0]]
     columns: Sequence[float | None] = result["factors"][names[1]] if len(names) > 1 else [None]
     middles = [cell[measure]["iqm"] for cell in result["cells"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ def render_page(template: str, measure: str = "success", **values: Any) -> str:
     style, script = (Markup(_source(name)) for name in ("page.css", "page.js"))
     policy = _policy(style, script)
     return environment.get_template(template).render(style=style, script=script, policy=policy, **values)
-
-
-def write_page(path: Path, text: str) -> Path:
-    """Write a page in one piece and return its path."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-    return path
 
 
 def show_number(value: Any) -> str:

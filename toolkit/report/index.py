@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from toolkit.files import write_text
 from toolkit.report.chart import Figure
 from toolkit.report.figures import score_rows
-from toolkit.report.html import render_page, show_score, write_page
+from toolkit.report.html import render_page, show_score
 from toolkit.report.page import write_report
 from toolkit.report.run import Run, Stage, is_run, read_run
 from toolkit.types import Json, ToolkitError
@@ -55,7 +56,7 @@ def report(folder: Path) -> Json:
     rows = sorted(_rows(folder), key=lambda row: row.when, reverse=True)
     if not rows:
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, or a folder of runs")
-    path = write_page(folder / INDEX, _page(folder, rows))
+    path = write_text(folder / INDEX, _page(folder, rows))
     return {"report": str(path), "runs": [_plain(row) for row in rows]}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from toolkit.files import write_text
 from toolkit.maze import Maze
 from toolkit.report.chart import Figure
 from toolkit.report.run import Run, Stage, real
@@ -99,8 +100,7 @@ def write_coverage(path: Path, maze: Maze, goal: Any, episodes: Episodes) -> Pat
     text = str(picture).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     text = text.replace("<rect ", f"<style><![CDATA[{css}]]></style><rect ", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
+    return write_text(path, text)
 
 
 def route_figures(run: Run) -> list[Figure]:

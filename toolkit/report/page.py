@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.console import rolled_back
+from toolkit.files import write_text
 from toolkit.log import series
 from toolkit.report import figures
-from toolkit.report.html import render_page, show_duration, show_number, show_score, write_page
+from toolkit.report.html import render_page, show_duration, show_number, show_score
 from toolkit.report.maze_picture import maze_figures, route_figures
 from toolkit.report.run import Run, read_run
 
@@ -20,7 +21,7 @@ def write_report(run_dir: Path | str) -> Path:
     Sections whose data is missing are left out. ToolkitError where the folder holds no run.
     """
     folder = Path(run_dir)
-    return write_page(folder / "report.html", render(read_run(folder)))
+    return write_text(folder / "report.html", render(read_run(folder)))
 
 
 def render(run: Run) -> str:

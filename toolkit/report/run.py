@@ -114,12 +114,12 @@ def read_run(folder: Path) -> Run:
     entries = {name: _entry(_dict(summary.get("stages")).get(name), planned[name]) for name in names}
     baselines = {name: _dict(entry) for name, entry in _dict(summary.get("baselines")).items()}
     summary = summary | {"stages": entries, "baselines": baselines}
-    measures = {judged_by(entry) for entry in entries.values() if _score(entry.get(judged_by(entry)))}
+    measures = {judged_by(entry) for entry in entries.values() if score(entry.get(judged_by(entry)))}
     measure = "return" if measures == {"return"} else "success"
     stages = {name: _stage(folder, name, entries[name], planned[name], measure) for name in names}
     before, after = before_and_after(summary)
     low, high = summary.get("return_range") or (None, None)
-    scores = [(name, str(entry.get("stage") or ""), _score(entry.get(measure))) for name, entry in baselines.items()]
+    scores = [(name, str(entry.get("stage") or ""), score(entry.get(measure))) for name, entry in baselines.items()]
     return Run(
         name=str(summary.get("name") or plan.get("name") or folder.resolve().name),
         description=str(summary.get("description") or plan.get("description") or ""),
@@ -191,8 +191,8 @@ def _stage(folder: Path, name: str, entry: Json, plan: Json, measure: str) -> St
         kind=str(entry.get("kind") or ("online" if "online" in phases else "offline")),
         agent=str(agent.get("name", "") if isinstance(agent, dict) else agent),
         wall_s=real(entry.get("wall_s")),
-        score=_score(entry.get(measure)),
-        tasks={name: found for name, value in _dict(entry.get("tasks")).items() if (found := _score(value))},
+        score=score(entry.get(measure)),
+        tasks={name: found for name, value in _dict(entry.get("tasks")).items() if (found := score(value))},
         path_ratio=real(entry.get("path_ratio")),
         rows=rows,
         routes=_json(files / "routes.json"),
@@ -204,7 +204,8 @@ def _stage(folder: Path, name: str, entry: Json, plan: Json, measure: str) -> St
     )
 
 
-def _score(value: Any) -> Score | None:
+def score(value: Any) -> Score | None:
+    """A score in a summary; None where there is none."""
     middle = real(value)
     if not isinstance(value, dict) or math.isnan(middle):
         return None

@@ -78,7 +78,7 @@ def tick_label(value: float) -> str:
     return f"{value:.4g}".replace("-", "−") if abs(value) > 1e-12 else "0"
 
 
-def value_axis(values: Floats, start: float, end: float, around: float = 0.06) -> Axis:
+def value_axis(values: Floats, start: float, end: float) -> Axis:
     """An axis that holds all finite values with a little room, bent where they span too many sizes to be seen."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -87,7 +87,7 @@ def value_axis(values: Floats, start: float, end: float, around: float = 0.06) -
     if largest > 1000 and largest > 30 * max(typical, 1e-9):
         low, high = (min(low, 0.0) * 2, max(high, 0.0) * 2)
         return Axis(low, high, start, end, bend=10.0)
-    room = (high - low) * around or abs(high) * around or 1.0
+    room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     return Axis(low - room, high + room, start, end)
 
 

@@ -55,17 +55,20 @@ class Reward(Strict):
     """
 
     rule: Literal["sparse", "dense", "env"] = "sparse"
+    """`sparse`, `dense` (that and exp(-distance to the goal)), or `env`, the simulator's own reward and end."""
     step: float = -1.0
-    """For sparse and dense."""
+    """What every step pays that does not reach the goal; for sparse and dense."""
     success: float = 0.0
-    """For sparse and dense."""
+    """What the step pays that reaches it."""
 
 
 class TaskCard(Strict):
     """A task, as a file in `envs/` describes it."""
 
     name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    """Lower-case words joined by -."""
     description: str
+    """What it shows, in a line."""
     env_id: str = Field(pattern=r"^([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+-v[0-9]+$")
     """A registered environment of gymnasium, gymnasium-robotics or an installed package (docs/your-robot.md), or one of
     OGBench's mazes of a point or an ant."""

@@ -9,7 +9,7 @@ from toolkit.config import one_of
 from toolkit.data import untrusted_npz
 from toolkit.data.imported import Imported
 from toolkit.data.importers import d4rl, lerobot, ogbench, plain, robomimic, sb3
-from toolkit.data.importers.options import Options
+from toolkit.data.importers.options import Options, goals
 from toolkit.data.minari import import_minari
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import ToolkitError
@@ -45,11 +45,12 @@ def read_data(path: Path, format: str | None = None, options: Options | None = N
         raise ToolkitError(f"--format: {one_of(FORMATS, format)}")
     if not path.exists():
         raise ToolkitError(f"{path}: expected a data set, found nothing; see `toolkit data list ROOT`")
-    found = FORMATS[format or detect(path)](path, options or Options())
+    options = options or Options()
+    found = FORMATS[format or detect(path)](path, options)
     if not len(found.episodes):
         lost = "; ".join(f"left out: {entry.number} {entry.what}, {entry.why}" for entry in found.source.dropped)
         raise ToolkitError(f"{path}: expected at least one episode with a transition, got none ({lost})")
-    return found
+    return goals(found, options.achieved)
 
 
 def detect(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source
-from toolkit.data.importers.options import BOUNDS, Options, actions, goals
+from toolkit.data.importers.options import BOUNDS, Options, actions
 from toolkit.data.importers.rows import Rows, flags, flat, jumps, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import BoolArray, FloatArray, ToolkitError
@@ -81,8 +81,7 @@ def from_flat(path: Path, kind: str, arrays: dict[str, Any], options: Options) -
         continued=continued,
     )
     rows, dropped = (rows, ()) if continued is None else _without_repeats(rows, continued)
-    found = pack(rows, Source(path, kind, {}, np.zeros(0, np.int64), dropped, tuple(notes)))
-    return goals(found, options.achieved)
+    return pack(rows, Source(path, kind, {}, np.zeros(0, np.int64), dropped, tuple(notes)))
 
 
 def _without_repeats(rows: Rows, continued: BoolArray) -> tuple[Rows, tuple[Dropped, ...]]:

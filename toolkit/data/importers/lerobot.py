@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.imported import Imported, Source
-from toolkit.data.importers.options import Options, actions, goals
+from toolkit.data.importers.options import Options, actions
 from toolkit.data.importers.rows import Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import allowed_bytes
 from toolkit.types import Json, ToolkitError
@@ -72,8 +72,7 @@ def read(path: Path, options: Options) -> Imported:
     if len(np.unique(episode[last])) != int(last.sum()):
         raise ToolkitError(f"{path}: episode_index: expected the frames of an episode together, found them apart")
     source = Source(path, "lerobot", {}, np.zeros(0, np.int64), notes=tuple(notes), rewarded=rewarded)
-    found = pack(rows, source, episode[last])
-    return goals(found, options.achieved)
+    return pack(rows, source, episode[last])
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source, acting, count_ends
-from toolkit.data.importers.options import BOUNDS, Options, actions, goals
+from toolkit.data.importers.options import BOUNDS, Options, actions
 from toolkit.data.importers.rows import flags, table
 from toolkit.data.untrusted_npz import read_npz
 from toolkit.types import Episodes, ToolkitError
@@ -50,15 +50,14 @@ def read(path: Path, options: Options) -> Imported:
         truncated=truncated,
         starts=starts,
     ).select(kept)
-    ended = marked[starts[1:][kept] - 1]
     extra = sorted(set(arrays) - {"observations", "actions", "terminals", *BOUNDS})
     source = Source(
         path,
         "ogbench",
-        count_ends(np.zeros(len(kept), np.bool_), ended),
+        count_ends(episodes),
         kept,
         dropped=(Dropped(lonely, "trajectories", "a single state without an action"),) * (lonely > 0),
         notes=(f"not read: {', '.join(extra)}",) * bool(extra),
         rewarded=False,
     )
-    return goals(Imported(episodes, source), options.achieved)
+    return Imported(episodes, source)

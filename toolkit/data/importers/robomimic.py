@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source
-from toolkit.data.importers.options import Options, goals
+from toolkit.data.importers.options import Options
 from toolkit.data.importers.rows import Array, Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import FloatArray, ToolkitError
@@ -70,8 +70,7 @@ def read(path: Path, options: Options) -> Imported:
         notes=tuple(notes),
         env_id=env_id,
     )
-    packed = pack(_rows(demos), source, np.array(numbers, np.int64))
-    return goals(packed, options.achieved)
+    return pack(_rows(demos), source, np.array(numbers, np.int64))
 
 
 def _observed(file: UntrustedFile, group: Any, number: int) -> tuple[list[str], list[str]]:

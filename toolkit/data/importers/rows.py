@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.finding import Finding
-from toolkit.data.imported import Dropped, Imported, Source, count_ends
+from toolkit.data.imported import Dropped, Imported, Source, acting, count_ends
 from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, ToolkitError
 
 JUMP = 20  # times what 9 of 10 steps stay below, in some number of an observation
@@ -55,8 +55,6 @@ def pack(rows: Rows, source: Source, names: IntArray | None = None) -> Imported:
         last |= slipped  # what the file says followed is kept, in an episode that ends there
     end = np.flatnonzero(last)
     begin = np.concatenate([[0], end[:-1] + 1])
-    ends = count_ends(rows.terminated[end], rows.truncated[end])
-
     whole = rows.terminated[end] | (rows.after is not None)  # the last step stays
     if rows.continued is not None:
         whole |= rows.continued[end]
@@ -72,7 +70,7 @@ def pack(rows: Rows, source: Source, names: IntArray | None = None) -> Imported:
     note = (f"{stood_in} terminated episodes end in a copy of their last observation, for want of the one after it",)
     source = replace(
         source,
-        ends=ends,
+        ends=count_ends(packed),
         numbers=numbers,
         dropped=source.dropped + tuple(entry for entry in dropped if entry.number),
         notes=source.notes + note * (stood_in > 0),
@@ -106,17 +104,16 @@ def _gather(rows: Rows, begin: IntArray, end: IntArray, whole: BoolArray) -> Epi
     if rows.after is not None:
         for array, after in zip((obs, achieved, desired), rows.after, strict=True):
             array[final] = after[end]
-    acting = np.ones(len(index), np.bool_)
-    acting[final] = False
-    truncated = rows.truncated[index] & acting
+    moving = acting(starts)
+    truncated = rows.truncated[index] & moving
     truncated[final - 1] |= rows.truncated[end]  # a last step that was dropped leaves its flag to the one before
     return Episodes(
         obs,
         achieved,
         desired,
-        action=(rows.action[index] * acting[:, None]).astype(np.float32),
-        reward=(rows.reward[index] * acting).astype(np.float32),
-        terminated=rows.terminated[index] & acting,
+        action=(rows.action[index] * moving[:, None]).astype(np.float32),
+        reward=(rows.reward[index] * moving).astype(np.float32),
+        terminated=rows.terminated[index] & moving,
         truncated=truncated,
         starts=starts,
     )

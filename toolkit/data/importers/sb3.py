@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 import toolkit
 from toolkit.data.imported import Imported, Source, scaled
-from toolkit.data.importers.options import Options, goals
+from toolkit.data.importers.options import Options
 from toolkit.data.importers.rows import Rows, pack, table
 from toolkit.data.untrusted_npz import read_npz
 from toolkit.types import FloatArray, IntArray, ToolkitError
@@ -46,10 +46,10 @@ def read(path: Path, options: Options) -> Imported:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             raise ToolkitError(f"{path}: expected a Stable-Baselines3 replay buffer; {lines[-1][:300]}")
         arrays = read_npz(out)
-    return from_buffer(path, arrays, options)
+    return from_buffer(path, arrays)
 
 
-def from_buffer(path: Path, arrays: dict[str, Array], options: Options) -> Imported:
+def from_buffer(path: Path, arrays: dict[str, Array]) -> Imported:
     """Episodes of a buffer's arrays."""
     missing = {"actions", "rewards", "dones", "pos", "full"} - set(arrays)
     if missing:
@@ -80,8 +80,7 @@ def from_buffer(path: Path, arrays: dict[str, Array], options: Options) -> Impor
         # after a done, a lean buffer has only the next episode's first observation; no value is taken from it
         after=buffer.seen("observations", (order + 1) % size) if lean else buffer.seen("next_observations", order),
     )
-    found = pack(rows, Source(path, "sb3", {}, np.zeros(0, np.int64), notes=tuple(notes)))
-    return goals(found, options.achieved)
+    return pack(rows, Source(path, "sb3", {}, np.zeros(0, np.int64), notes=tuple(notes)))
 
 
 class _Buffer(NamedTuple):
