@@ -38,7 +38,7 @@ from toolkit.types import FloatArray, Json
 
 RESULTS = Path(__file__).parent / "results" / "agreement.json"
 HIDDEN, BATCH, GAMMA, RATE, POLYAK = (128, 128), 256, 0.99, 1e-3, 0.005
-EPISODES, SEED = 50, 0  # for each seed, the same for both sides
+EPISODES, SEED = 50, 0  # of each seed, those that the pipeline's last evaluation plays
 # task, steps of practice, steps of it before the first update
 PRACTICE = {"sac-pendulum": ("pendulum", 6_000, 200), "sac-pointmaze": ("pointmaze-umaze-dense", 20_000, 1_000)}
 RECIPE = "mixture"
@@ -93,7 +93,7 @@ def practised(name: str, options: Any, folder: Path) -> Json:
     stage |= {"batch_size": BATCH, "gamma": GAMMA, "final_episodes": EPISODES, "eval_every": steps, "eval_episodes": 1}
     summary = run(task, {"sac": stage}, options.seeds, folder)
     ours = summary["stages"]["sac"]["return"]["per_seed"]
-    theirs = [sb3_return(load_card(task), steps, first, seed) for seed in range(options.seeds)]
+    theirs = sb3_returns(load_card(task), steps, first, options.seeds)
     return {"measure": "return", "env_steps": steps, **compared(ours, theirs, "stable-baselines3")}
 
 
@@ -105,24 +105,27 @@ def run(task: str, stages: dict[str, Any], seeds: int, folder: Path) -> Json:
     return run_pipeline(file, out=folder / "run")
 
 
-def sb3_return(card: TaskCard, steps: int, first: int, seed: int) -> float:
-    """Mean return of Stable-Baselines3's SAC after `steps` steps."""
+def sb3_returns(card: TaskCard, steps: int, first: int, seeds: int) -> list[float]:
+    """Mean return of each seed of Stable-Baselines3's SAC after `steps` steps."""
     from gymnasium.spaces import Box
     from gymnasium.wrappers import TransformObservation
     from stable_baselines3 import SAC
 
     env: Any = make_env(card)
     flat: Any = TransformObservation(env, card.policy_input, Box(-np.inf, np.inf, (env.sizes.obs_dim,), np.float32))
-    model = SAC(
-        "MlpPolicy", flat, learning_rate=RATE, batch_size=BATCH, gamma=GAMMA, tau=POLYAK, learning_starts=first,
-        policy_kwargs={"net_arch": list(HIDDEN)}, seed=seed, device="cpu",
-    )  # fmt: skip
-    model.learn(steps)
+    models = []
+    for seed in range(seeds):
+        model = SAC(
+            "MlpPolicy", flat, learning_rate=RATE, batch_size=BATCH, gamma=GAMMA, tau=POLYAK, learning_starts=first,
+            policy_kwargs={"net_arch": list(HIDDEN)}, seed=seed, device="cpu",
+        )  # fmt: skip
+        models.append(model.learn(steps))
 
     def act(inputs: FloatArray) -> FloatArray:
-        return np.asarray(model.predict(inputs[0], deterministic=True)[0])[None]
+        pairs = zip(models, inputs, strict=True)
+        return np.stack([np.asarray(model.predict(seen, deterministic=True)[0]) for model, seen in pairs])
 
-    return float(evaluate(act, card, 1, EPISODES, base_seed=SEED).ret.mean())
+    return evaluate(act, card, seeds, EPISODES, base_seed=SEED).ret.mean(1).tolist()  # type: ignore[no-any-return]
 
 
 def learnt(name: str, options: Any, folder: Path) -> Json:
@@ -144,7 +147,7 @@ def learnt(name: str, options: Any, folder: Path) -> Json:
     (folder / "settings.json").write_text(json.dumps(settings))
     script = Path(__file__).with_name("d3rlpy_train.py")
     subprocess.run([str(d3rlpy_python(options.peers)), str(script), str(folder)], check=True, stdout=2)
-    scores = [played(card, material, folder / f"{seed}.pt") for seed in range(options.seeds)]
+    scores = played(card, material, [folder / f"{seed}.pt" for seed in range(options.seeds)])
     cloned = float(relabel(card, read_minari(recording)).terminated.sum() / collect["episodes"])
     result = {"measure": "success", "updates": updates, "in the data": round(cloned, 3)}
     return result | compared(summary["stages"]["train"]["success"]["per_seed"], scores, "d3rlpy")
@@ -166,17 +169,18 @@ def transitions(material: Material, discrete: bool) -> dict[str, npt.NDArray[Any
     }
 
 
-def played(card: TaskCard, material: Material, file: Path) -> float:
-    """Success of a policy that d3rlpy wrote as TorchScript."""
-    policy = torch.jit.load(str(file))
+def played(card: TaskCard, material: Material, files: list[Path]) -> list[float]:
+    """Success of each policy that d3rlpy wrote as TorchScript."""
+    policies = [torch.jit.load(str(file)) for file in files]
     sizes = task_sizes(card)
 
     def act(inputs: FloatArray) -> FloatArray:
+        pairs = zip(policies, torch.from_numpy(material.normalizer(inputs)), strict=True)
         with torch.no_grad():
-            action = np.asarray(policy(torch.from_numpy(material.normalizer(inputs[0]))))
-        return (np.eye(sizes.action_dim, dtype=np.float32)[action] if sizes.discrete else action)[None]
+            action = np.stack([np.asarray(policy(seen)) for policy, seen in pairs])
+        return np.eye(sizes.action_dim, dtype=np.float32)[action] if sizes.discrete else action
 
-    return float(evaluate(act, card, 1, EPISODES, base_seed=SEED).success.mean())
+    return evaluate(act, card, len(files), EPISODES, base_seed=SEED).success.mean(1).tolist()  # type: ignore[no-any-return]
 
 
 def compared(ours: list[float], theirs: list[float], library: str) -> Json:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.types import Floats, IntArray
+
 Cell = tuple[int, int]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _SLIVER = 1e-9  # pieces of a sight line shorter than this (in cells) come from rounding at a grid vertex
@@ -38,9 +38,9 @@ class Maze:
         self.centre = centre
         self.left = centre[0] - width / 2 * self.scale
         self.top = centre[1] + height / 2 * self.scale
-        self._distances: dict[Cell, Ints] = {}
+        self._distances: dict[Cell, IntArray] = {}
 
-    def is_free(self, cell: Sequence[int] | Ints) -> bool:
+    def is_free(self, cell: Sequence[int] | IntArray) -> bool:
         """Whether `cell` lies on the map and is no wall."""
         row, col = int(cell[0]), int(cell[1])
         height, width = self.wall.shape
@@ -53,7 +53,7 @@ class Maze:
         y = self.top - (rowcol[..., 0] + 0.5) * self.scale
         return np.stack([x, y], axis=-1)
 
-    def xy_to_cell(self, xy: npt.ArrayLike) -> Ints:
+    def xy_to_cell(self, xy: npt.ArrayLike) -> IntArray:
         """Cell that holds each point; (..., 2) metres to (..., 2) rows and columns."""
         point = np.asarray(xy)
         row = np.floor((self.top - point[..., 1]) / self.scale)
@@ -65,7 +65,7 @@ class Maze:
         shifted = {"centre": list(self.centre)} if any(self.centre) else {}
         return {"maze": self.wall.astype(int).tolist(), "scale": self.scale, **shifted}
 
-    def distances_to(self, goal: Cell) -> Ints:
+    def distances_to(self, goal: Cell) -> IntArray:
         """Steps from every cell to `goal` through free neighbours, (H, W); -1 at walls and unreachable cells."""
         known = self._distances.get(goal)
         if known is not None:

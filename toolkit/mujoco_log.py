@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.imported import Imported, Source, count_ends, scaled
-from toolkit.data.untrusted_npz import Array, names, read_npz
+from toolkit.data.untrusted_npz import names, read_npz
 from toolkit.tasks import TaskCard, TaskEnv, make_env
-from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, ToolkitError
+from toolkit.types import Array, BoolArray, Episodes, FloatArray, IntArray, ToolkitError
 
 _WANTED = ("qpos", "qvel", "ctrl")
 

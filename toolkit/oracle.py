@@ -11,11 +11,11 @@ import numpy as np
 
 from toolkit.controllers.ant import CUT, trot
 from toolkit.controllers.recipe import Waypoint
-from toolkit.maze import Cell, Floats, Maze
+from toolkit.maze import Cell, Maze
 from toolkit.tasks import TaskCard
 from toolkit.tasks.actions import pushes
 from toolkit.tasks.mazes import family
-from toolkit.types import FloatArray, IntArray
+from toolkit.types import FloatArray, Floats, IntArray
 
 FAR = 1 << 30
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a wrong configuration sh
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]  # of any kind of number
 Observation = dict[str, npt.NDArray[Any]]  # `observation`; with goals `achieved_goal` and `desired_goal` too
 Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]

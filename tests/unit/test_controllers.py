@@ -43,7 +43,7 @@ def drive(
 @pytest.mark.parametrize("std", [0.0, 0.5])
 def test_waypoints_always_lead_to_the_goal(size: str, kind: str, std: float) -> None:
     env = make_env(load_card(f"pointmaze-{size}{kind}"))
-    controller = WaypointController(env.maze)
+    controller = WaypointController(env.maze, 10.0, 1.5)
     steps = [drive(env, controller, seed, std) for seed in range(20)]
     assert None not in steps
 
@@ -54,14 +54,16 @@ def test_time_limit_is_about_twice_the_longest_route(size: str) -> None:
     env = make_env(card)
     distance = env.maze.distances_to(card.goal.cell)
     farthest = [cell for cell in env.maze.free_cells if distance[cell] == distance.max()]
-    steps = [drive(env, WaypointController(env.maze), seed, 0.0, cell) for seed in range(3) for cell in farthest]
+    steps = [
+        drive(env, WaypointController(env.maze, 10.0, 1.5), seed, 0.0, cell) for seed in range(3) for cell in farthest
+    ]
     assert 1.8 <= card.max_episode_steps / max(steps) <= 2.4
 
 
 def test_a_push_into_a_dead_end_costs_a_detour_only() -> None:
     """Shoved to another corridor in the middle of a run, the controller plans from where it finds itself."""
     env = make_env(load_card("pointmaze-medium"))
-    controller = WaypointController(env.maze)
+    controller = WaypointController(env.maze, 10.0, 1.5)
     observation, _ = env.reset(seed=0, options={"start_cell": (1, 1)})
     controller.reset(np.random.default_rng(0), observation, 300)
     for step in range(300):
@@ -75,7 +77,7 @@ def test_a_push_into_a_dead_end_costs_a_detour_only() -> None:
 
 def test_random_walk_explores_smoothly_and_repeats_with_its_seed() -> None:
     env = make_env(load_card("pointmaze-medium").model_copy(update={"max_episode_steps": 2000}))
-    controller, runs = RandomController(), []
+    controller, runs = RandomController(0.7, 30.0, 2), []
     for _ in range(2):
         observation, _ = env.reset(seed=1)
         controller.reset(np.random.default_rng(1), observation, 2000)

@@ -169,7 +169,7 @@ def test_choices_and_numbers() -> None:
 
 def test_waypoints_lead_to_the_goal_by_single_pushes() -> None:
     env = make_env(load_card("pointmaze-medium-discrete"))
-    controller = WaypointController(env.maze)
+    controller = WaypointController(env.maze, 10.0, 1.5)
     for seed in range(10):
         observation, _ = env.reset(seed=seed)
         controller.reset(np.random.default_rng(0), observation, 300)

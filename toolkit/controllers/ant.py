@@ -9,13 +9,10 @@ later, so that what the ant does follows from what it sees, which is all that a 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.controllers.scripted import Action, Way
 from toolkit.maze import Maze
-from toolkit.types import Observation
-
-Floats = npt.NDArray[np.float64]
+from toolkit.types import Floats, Observation
 
 CUT = 0.5  # of corners: legs reach farther than a ball does
 

@@ -11,12 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.controllers.scripted import Action, Controller
-from toolkit.types import Observation, ToolkitError
-
-Floats = npt.NDArray[np.float64]
+from toolkit.types import Floats, Observation, ToolkitError
 
 _STEP = 0.05  # metres that an action of 1 moves the gripper
 _DT = 0.04  # seconds a step

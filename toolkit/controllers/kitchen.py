@@ -20,12 +20,9 @@ from typing import Any, NamedTuple
 import gymnasium_robotics
 import mujoco
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.controllers.scripted import Action
-from toolkit.types import Observation, ToolkitError
-
-Floats = npt.NDArray[np.float64]
+from toolkit.types import Floats, Observation, ToolkitError
 
 _MODEL = "envs/assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml"
 _ARM, _ROBOT = 7, 9  # joints of the arm, and with its fingers

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from toolkit.config import Share, Strict
+from toolkit.types import Floats
 
-Floats = npt.NDArray[np.float64]
 Affine = tuple[Floats, Floats]  # scale (T, 1) and shift (T, A)
 
 

@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.controllers.scripted import Action
-from toolkit.types import Json, Observation, ToolkitError
-
-Floats = npt.NDArray[np.float64]
+from toolkit.types import Floats, Json, Observation, ToolkitError
 
 _MAX_BYTES = 2**28  # of one file in the archive
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # as SAC has it

@@ -74,7 +74,7 @@ class Way:
 class WaypointController:
     """Drives a ball along the shortest string of cells with a PD law, or a point that keeps no speed with a P law."""
 
-    def __init__(self, maze: Maze, stiffness: float = 10.0, damping: float = 1.5) -> None:
+    def __init__(self, maze: Maze, stiffness: float, damping: float) -> None:
         self._stiff = stiffness / maze.scale  # action per cell of distance, here per metre
         self._damp = damping / maze.scale  # action per cell a second
         self._way = Way(maze)
@@ -94,7 +94,7 @@ class WaypointController:
 class RandomController:
     """Wanders: each action drifts smoothly, so the ball explores instead of trembling on the spot."""
 
-    def __init__(self, std: float = 0.7, correlation: float = 30.0, action_dim: int = 2) -> None:
+    def __init__(self, std: float, correlation: float, action_dim: int) -> None:
         self.std = std
         self.correlation = correlation  # steps
         self.action_dim = action_dim

@@ -19,10 +19,10 @@ from typing import Literal
 import numpy as np
 
 from toolkit.data.finding import Finding
-from toolkit.data.imported import Array, Dropped, Imported, Source, joined
+from toolkit.data.imported import Dropped, Imported, Source, joined
 from toolkit.data.minari import MAIN_FILE, PART, minari_parts, read_metadata
 from toolkit.files import sha256, sync
-from toolkit.types import Episodes, IntArray, Json, ToolkitError
+from toolkit.types import Array, Episodes, IntArray, Json, ToolkitError
 
 Stored = Literal["float32", "float16"]
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from toolkit.data.jit import kernel, prefetch
 from toolkit.data.random import below, draw, log, stream, unit
-from toolkit.data.sampler import AHEAD, FINAL, HEADER, LINE, Floats, Ints, ask, copy, pick, settle, write
+from toolkit.data.sampler import AHEAD, FINAL, HEADER, LINE, ask, copy, pick, settle, write
+from toolkit.types import FloatArray, IntArray
 
 # Numbers of a row's stream, counted from 0, of which the choice of the row takes the first few: three for each goal.
 _VALUE_GOAL, _POLICY_GOAL = 60, 63
@@ -134,11 +135,12 @@ def _read_goal(goal: Any, flat: Any, row: Any, recorded: Any, mean: Any, std: An
 
 @kernel
 def fill_goals(
-    out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
-    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, shown: int, chunk: int, waypoint: int,
-    shares: Floats, apart: bool, radius: float, step_reward: float, goal_reward: float, mean: Floats, std: Floats,
+    out: FloatArray, begin: IntArray, end: IntArray, rows: FloatArray, size: IntArray, head: IntArray,
+    streams_per_seed: int, seeds: IntArray, step0: int, n_step: int, gamma: float, O: int, A: int, shown: int,
+    chunk: int, waypoint: int, shares: FloatArray, apart: bool, radius: float, step_reward: float, goal_reward: float,
+    mean: FloatArray, std: FloatArray,
 ) -> int:  # fmt: skip
-    """As `fill_steps`, with the goal of each transition drawn anew (HER, Andrychowicz et al. 2017, arXiv:1707.01495).
+    """As `fill_steps`, with a hindsight goal for each transition (HER, Andrychowicz et al. 2017, arXiv:1707.01495).
 
     What ended the episode is another goal's end, so that `chunk` transitions always follow.
 

@@ -6,17 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.finding import Finding, errors
-from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, Json, ToolkitError
+from toolkit.types import Array, BoolArray, Episodes, FloatArray, IntArray, Json, ToolkitError
 
 ACTION_SLACK = 1e-4  # outside the bounds by rounding is clipped, by more is an error
-
-Array = npt.NDArray[Any]
 
 
 class Dropped(NamedTuple):

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.finding import errors
-from toolkit.data.imported import Array, Dropped, Imported, Source, acting, checked, count_ends, scaled
+from toolkit.data.imported import Dropped, Imported, Source, acting, checked, count_ends, scaled
 from toolkit.data.minari_shapes import OBSERVED, TAKEN, shape_findings
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.files import sha256
-from toolkit.types import Episodes, FloatArray, Json, ToolkitError
+from toolkit.types import Array, Episodes, FloatArray, Json, ToolkitError
 
 MAIN_FILE, METADATA_FILE = "main_data.hdf5", "metadata.json"
 MAX_EPISODES = 10_000_000

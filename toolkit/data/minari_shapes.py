@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from toolkit.data.finding import Finding
-from toolkit.data.imported import Array
+from toolkit.types import Array
 
 OBSERVED = ("observation", "achieved_goal", "desired_goal")  # T + 1 rows each
 FLAGS = ("terminations", "truncations")

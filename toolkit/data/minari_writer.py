@@ -13,11 +13,10 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
-from toolkit.data.imported import Array
 from toolkit.data.minari import MAIN_FILE, METADATA_FILE, dataset_path
 from toolkit.data.minari_shapes import TAKEN
 from toolkit.files import sha256, sync
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Array, Json, ToolkitError
 
 # The oldest version whose layout this is, so that older readers take it too.
 FORMAT_VERSION = "0.5.0"

@@ -3,28 +3,25 @@
 A batch depends on seed and step alone (see `random`), in any order, on any thread, after any resume.
 
 Rows lie at random places of a memory that is far larger than the caches, and waiting for them is all the time that
-drawing takes. So the kernels ask for the rows of a transition `_AHEAD` transitions before they read them.
+drawing takes. So the kernels ask for the rows of a transition `AHEAD` transitions before they read them.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.data.jit import kernel, prefetch
 from toolkit.data.random import below, draw, mix, stream
+from toolkit.types import BoolArray, FloatArray, IntArray
 
 # A packed row: transitions left | reward | terminated | Monte Carlo return | achieved goal (G) | obs (O) | action (A).
 LEFT, REWARD, TERMINATED, RETURN, HEADER = 0, 1, 2, 3, 4
 # Transitions left until the episode's final row: 0 marks that row itself, RUNNING an episode without end so far.
 FINAL, RUNNING = 0.0, -1.0
 
-Floats: TypeAlias = npt.NDArray[np.float32]
-Ints: TypeAlias = npt.NDArray[np.int64]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 
 # The functions below are copied into the kernels (inline="always") and have one way out of each loop: otherwise numba
 # counts references to arrays within, and its atomic counters keep the processor from waiting for many rows at once.
@@ -143,8 +140,8 @@ def write(
 
 @kernel
 def fill_steps(
-    out: Floats, begin: Ints, end: Ints, rows: Floats, size: Ints, head: Ints, streams_per_seed: int,
-    seeds: Ints, step0: int, n_step: int, gamma: float, O: int, A: int, G: int, chunk: int,
+    out: FloatArray, begin: IntArray, end: IntArray, rows: FloatArray, size: IntArray, head: IntArray,
+    streams_per_seed: int, seeds: IntArray, step0: int, n_step: int, gamma: float, O: int, A: int, G: int, chunk: int,
 ) -> int:  # fmt: skip
     """Draw transitions of up to `n_step` steps into rows begin[u, s] to end[u, s] of each batch in `out` (U, S, B, WO).
 
@@ -192,9 +189,9 @@ def fill_steps(
 
 @kernel
 def push_steps(
-    rows: Floats, size: Ints, head: Ints, begun: Ints, obs: Floats, action: Floats, reward: Floats, next_obs: Floats,
-    achieved: Floats, next_achieved: Floats, terminated: Bools, truncated: Bools, gamma: float, cut_value: float,
-    no_return: float,
+    rows: FloatArray, size: IntArray, head: IntArray, begun: IntArray, obs: FloatArray, action: FloatArray,
+    reward: FloatArray, next_obs: FloatArray, achieved: FloatArray, next_achieved: FloatArray, terminated: BoolArray,
+    truncated: BoolArray, gamma: float, cut_value: float, no_return: float,
 ) -> None:  # fmt: skip
     """Append one transition to each stream; arguments are (streams, ...).
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5z
 
-from toolkit.types import ToolkitError
+from toolkit.types import Array, ToolkitError
 
 MAX_BYTES = 16 * 2**30  # of all arrays that are held at once
 MAX_EXPANSION = 200  # bytes of arrays for each byte of file; real compression stays far below
@@ -31,8 +30,6 @@ _SUM_BYTES = 4  # a checksum that may be compressed with a piece
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what HDF5 says of a broken file
 _COMPRESSORS = {h5z.FILTER_DEFLATE, h5z.FILTER_LZF}  # the second makes at most 88 bytes of one
 _FILTERS = {*_COMPRESSORS, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
-
-Array = npt.NDArray[Any]
 
 
 def allowed_bytes(file_bytes: int) -> int:

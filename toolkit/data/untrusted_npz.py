@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.data.untrusted_hdf5 import allowed_bytes
-from toolkit.types import ToolkitError
+from toolkit.types import Array, ToolkitError
 
 MAX_ARRAYS = 256
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-Array = npt.NDArray[Any]
 
 
 def names(path: Path) -> list[str]:

@@ -33,7 +33,6 @@ def write_sb3(ours: Policy, path: Path) -> None:
     pi = _gaussian(ours)
     env = make_env(ours.card)
     seen, width = _seen(env.observation_space, ours.card)
-    first = _Fold(ours.mean.double(), ours.std.double(), seen, width)
     critics = _critics(state, spec.obs_dim + spec.action_dim)
     layers, qs = _layers(pi), [_layers(p) for p in critics]
     arch = {"pi": [len(b) for _, b in layers[:-1]], "qf": [len(b) for _, b in (qs or [layers])[0][:-1]]}
@@ -48,14 +47,14 @@ def write_sb3(ours: Policy, path: Path) -> None:
         seed=ours.seeds[ours.seed],
     )
     actor: Any = model.actor
-    *hidden, (w, b) = first(layers)
+    *hidden, (w, b) = _unnormalised(layers, ours, seen, width)
     mean, _ = w.chunk(2, 1)
     _fill([layer for layer in actor.latent_pi if isinstance(layer, nn.Linear)], hidden)
     _fill([actor.mu], [(mean, b[: spec.action_dim])])
     _fill([actor.log_std], [(torch.zeros_like(mean), _log_std(ours, pi))])
     networks: Any = [*model.critic.q_networks, *model.critic_target.q_networks]
     for network, layer in zip(networks, 2 * qs, strict=bool(qs)):  # without critics of its own SAC keeps fresh ones
-        _fill([part for part in network if isinstance(part, nn.Linear)], first(layer))
+        _fill([part for part in network if isinstance(part, nn.Linear)], _unnormalised(layer, ours, seen, width))
     model.save(path)
 
 
@@ -122,20 +121,14 @@ def _layers(p: Params) -> Layers:
     return [(p[f"w{i}"], p[f"b{i}"]) for i in range(sum(name.startswith("w") for name in p))]
 
 
-class _Fold:
-    """Makes layers that take raw observations of layers that take normalised ones."""
-
-    def __init__(self, mean: Tensor, std: Tensor, seen: IntArray, width: int) -> None:
-        self._mean, self._std, self._seen, self._width = mean, std, torch.from_numpy(seen), width
-
-    def __call__(self, layers: Layers) -> Layers:
-        (w, b), rest = layers[0], layers[1:]
-        size = len(self._mean)
-        scaled = w[:size].double() / self._std[:, None]
-        wide = torch.zeros(self._width + len(w) - size, w.shape[1], dtype=torch.float64)
-        wide[self._seen] = scaled
-        wide[self._width :] = w[size:].double()  # actions, which a critic sees behind the observation
-        return [(wide.float(), (b.double() - self._mean @ scaled).float()), *rest]
+def _unnormalised(layers: Layers, ours: Policy, seen: IntArray, width: int) -> Layers:
+    """Layers that take raw observations, of `width` numbers, in place of normalised ones."""
+    (w, b), rest, size = layers[0], layers[1:], len(ours.mean)
+    scaled = w[:size].double() / ours.std.double()[:, None]
+    wide = torch.zeros(width + len(w) - size, w.shape[1], dtype=torch.float64)
+    wide[torch.from_numpy(seen)] = scaled
+    wide[width:] = w[size:].double()  # actions, which a critic sees behind the observation
+    return [(wide.float(), (b.double() - ours.mean.double() @ scaled).float()), *rest]
 
 
 def _seen(space: Any, card: TaskCard) -> tuple[IntArray, int]:

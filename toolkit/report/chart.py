@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from toolkit.report.svg import Axis, Floats, area, line, tag, tick_label, value_axis
+from toolkit.report.svg import Axis, area, line, tag, tick_label, value_axis
 from toolkit.stats import iqm, seed_ci, success_ci
+from toolkit.types import Floats
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40

@@ -13,8 +13,8 @@ from toolkit.console import number, rate
 from toolkit.log import series
 from toolkit.report.chart import COLOURS, RIGHT, TOP, WIDTH, Curve, Figure, curve_figure, ink
 from toolkit.report.run import Run, Score, Stage, real
-from toolkit.report.svg import Axis, Floats, tag, tick_label, value_axis
-from toolkit.types import Json
+from toolkit.report.svg import Axis, tag, tick_label, value_axis
+from toolkit.types import Floats, Json
 
 AXES = {"offline": "gradient steps", "online": "environment steps"}
 BELIEFS = {

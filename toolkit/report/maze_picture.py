@@ -13,8 +13,8 @@ from toolkit.files import write_text
 from toolkit.maze import Maze
 from toolkit.report.chart import Figure
 from toolkit.report.run import Run, Stage, real
-from toolkit.report.svg import Floats, tag
-from toolkit.types import Episodes, Json, ToolkitError
+from toolkit.report.svg import tag
+from toolkit.types import Episodes, Floats, Json, ToolkitError
 
 CELL = 100  # pixels a side
 MOST_PIECES = 180

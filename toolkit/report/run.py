@@ -14,8 +14,7 @@ import numpy as np
 from toolkit import strict_yaml
 from toolkit.console import before_and_after, judged_by
 from toolkit.log import read_metrics
-from toolkit.report.svg import Floats
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Floats, Json, ToolkitError
 
 FILMS = (".mp4", ".gif")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
-Floats = npt.NDArray[np.float64]
+from toolkit.types import Floats
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:

@@ -1,4 +1,4 @@
-"""Any other Gymnasium environment: one of the two simulators behind `TaskEnv`."""
+"""The other kind of simulator behind `TaskEnv`: any Gymnasium environment."""
 
 from __future__ import annotations
 

@@ -18,21 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.data.imported import Imported, Source
 from toolkit.data.importers.options import Options, actions
 from toolkit.data.importers.rows import Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import allowed_bytes
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Array, Json, ToolkitError
 
 MAX_INFO_BYTES = 2**22
 MAX_FILES = 1_000_000
 _FIELD = re.compile(r"\{(\w+)(?::(0?\d{1,2})d)?\}", re.ASCII)
 _V3 = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _OPTIONAL = ("next.reward", "next.done", "next.success")
-
-Array = npt.NDArray[Any]
 
 
 def read(path: Path, options: Options) -> Imported:

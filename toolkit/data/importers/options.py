@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.data.imported import Imported, scaled
-from toolkit.data.importers.rows import Array, table
-from toolkit.types import FloatArray, ToolkitError
+from toolkit.data.importers.rows import table
+from toolkit.types import Array, FloatArray, ToolkitError
 
 BOUNDS = ("action_low", "action_high")  # (A,) what -1 and 1 stand for, in flat files that say so
 _NONE: Mapping[str, Array] = {}

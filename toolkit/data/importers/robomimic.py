@@ -16,9 +16,9 @@ import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source
 from toolkit.data.importers.options import Options
-from toolkit.data.importers.rows import Array, Rows, flags, flat, pack, table
+from toolkit.data.importers.rows import Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
-from toolkit.types import FloatArray, ToolkitError
+from toolkit.types import Array, FloatArray, ToolkitError
 
 _DEMO = re.compile(r"demo_([0-9]{1,9})", re.ASCII)
 

@@ -6,19 +6,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from toolkit.data.finding import Finding
 from toolkit.data.imported import Dropped, Imported, Source, acting, count_ends
-from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, ToolkitError
+from toolkit.types import Array, BoolArray, Episodes, FloatArray, IntArray, ToolkitError
 
 JUMP = 20  # times what 9 of 10 steps stay below, in some number of an observation
 _RESTING = 5e-4  # of its range is a number's usual step at most where it mostly rests
 _NOISE = 1e-5  # or so far in its own unit
 _SAMPLE = 20_000  # steps looked at to learn how far one goes
 _SAME = 1e-6  # observations that differ by less are one
-
-Array = npt.NDArray[Any]
 
 
 class Rows(NamedTuple):

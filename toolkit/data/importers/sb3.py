@@ -13,21 +13,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import toolkit
 from toolkit.data.imported import Imported, Source, scaled
 from toolkit.data.importers.options import Options
 from toolkit.data.importers.rows import Rows, pack, table
 from toolkit.data.untrusted_npz import read_npz
-from toolkit.types import FloatArray, IntArray, ToolkitError
+from toolkit.types import Array, FloatArray, IntArray, ToolkitError
 
 _SEEN = ("observation", "achieved_goal", "desired_goal")
-
-Array = npt.NDArray[Any]
 
 
 def read(path: Path, options: Options) -> Imported:
