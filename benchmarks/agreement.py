@@ -125,7 +125,7 @@ def sb3_returns(card: TaskCard, steps: int, first: int, seeds: int) -> list[floa
         pairs = zip(models, inputs, strict=True)
         return np.stack([np.asarray(model.predict(seen, deterministic=True)[0]) for model, seen in pairs])
 
-    return evaluate(act, card, seeds, EPISODES, base_seed=SEED).ret.mean(1).tolist()  # type: ignore[no-any-return]
+    return evaluate(act, card, seeds, EPISODES, base_seed=SEED).ret.mean(1).tolist()
 
 
 def learnt(name: str, options: Any, folder: Path) -> Json:
@@ -180,7 +180,7 @@ def played(card: TaskCard, material: Material, files: list[Path]) -> list[float]
             action = np.stack([np.asarray(policy(seen)) for policy, seen in pairs])
         return np.eye(sizes.action_dim, dtype=np.float32)[action] if sizes.discrete else action
 
-    return evaluate(act, card, len(files), EPISODES, base_seed=SEED).success.mean(1).tolist()  # type: ignore[no-any-return]
+    return evaluate(act, card, len(files), EPISODES, base_seed=SEED).success.mean(1).tolist()
 
 
 def compared(ours: list[float], theirs: list[float], library: str) -> Json:
