@@ -232,7 +232,8 @@ def _initial(agent: Agent[Any]) -> Any:
 def test_golden_numbers(variant: str) -> None:
     """Ten updates give the numbers they gave before.
 
-    After a change that is meant to alter them: `UPDATE_GOLDEN=1 pytest tests/contract`, with the reason in the commit.
+    For a new agent, or after a change that is meant to alter them: `UPDATE_GOLDEN=1 pytest tests/contract`, with the
+    reason in the commit.
     """
     agent = make(variant)
     state, metrics = run(agent, 10)
@@ -245,6 +246,7 @@ def test_golden_numbers(variant: str) -> None:
     golden = GOLDEN / f"{variant}.json"
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(json.dumps(got, indent=1, sort_keys=True) + "\n")
+    assert golden.is_file(), f"{golden} is missing: UPDATE_GOLDEN=1 pytest tests/contract makes it"
     want = json.loads(golden.read_text())
     assert got["metrics"] == pytest.approx(want["metrics"], rel=2e-3, abs=1e-4)
     assert got["norms"] == pytest.approx(want["norms"], rel=1e-4)
