@@ -94,7 +94,7 @@ def collect(
         episodes(),
         name,
         out,
-        observation_space=env.observation_space if env.goal_dim else env.observation_space["observation"],
+        observation_space=env.observation_space if env.achieved_dim else env.observation_space["observation"],
         action_space=env.actions.recorded,
         env_spec=spec.to_json(),
         metadata=about,

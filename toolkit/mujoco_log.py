@@ -48,7 +48,7 @@ def replay(path: Path, card: TaskCard) -> Imported:
 
     R = len(qpos)
     obs: FloatArray = np.zeros((R, env.sizes.obs_dim), np.float32)
-    achieved: FloatArray = np.zeros((R, env.goal_dim), np.float32)
+    achieved: FloatArray = np.zeros((R, env.achieved_dim), np.float32)
     reward: FloatArray = np.zeros(R, np.float32)
     terminated: BoolArray = np.zeros(R, np.bool_)
     last = np.zeros(R, np.bool_)

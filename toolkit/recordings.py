@@ -110,7 +110,7 @@ def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
 def misfit(episodes: Episodes, card: TaskCard) -> str:
     """How the widths of rows differ from the task's; nothing where they do not."""
     with contextlib.closing(unseen_env(card)) as env:
-        sizes, goal = env.sizes, env.goal_dim
+        sizes, goal = env.sizes, env.achieved_dim
     own = card.reward.rule == "env" and not card.goal.observed
     for name, rows, width in (
         ("observations", episodes.obs, sizes.obs_dim - sizes.goal_dim),

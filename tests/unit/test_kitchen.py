@@ -34,7 +34,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_kitchen_shows_its_state_and_no_goal(env: TaskEnv) -> None:
-    assert env.sizes == Spec(59, 9) and env.goal_dim == 0 and env.maze is None
+    assert env.sizes == Spec(59, 9) and env.achieved_dim == 0 and env.maze is None
     observation, info = env.reset(seed=3)
     assert (list(observation), info) == (["observation"], {"is_success": False})
     again, _ = env.reset(seed=3)

@@ -201,7 +201,7 @@ def test_recordings_come_back_as_they_were_played(tmp_path: Path, monkeypatch: p
         observation, _ = env.reset(seed=seed)
         for step, action in enumerate(recorded.actions):
             for key in observation:
-                seen = recorded.observations[key] if env.goal_dim else recorded.observations
+                seen = recorded.observations[key] if env.achieved_dim else recorded.observations
                 np.testing.assert_array_equal(seen[step], observation[key])
             observation, reward, terminated, truncated, _ = env.step(action)
             assert (recorded.rewards[step], recorded.terminations[step]) == (reward, terminated)

@@ -109,11 +109,11 @@ class Replay:
         return cls(Spec(O, episodes.action.shape[1]), rows, full, full * 0, full * 0, streams_per_seed=0)
 
     @classmethod
-    def ring(cls, spec: Spec, goal_dim: int, seeds: int, envs: int, capacity: int) -> Replay:
+    def ring(cls, spec: Spec, achieved_dim: int, seeds: int, envs: int, capacity: int) -> Replay:
         """Empty rings for `envs` environments of each seed, `capacity` transitions a seed."""
         K, rows = seeds * envs, max(capacity // envs, 2) + 1
         size, head, begun = (np.zeros(K, np.int64) for _ in range(3))
-        packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + goal_dim), np.float32)
+        packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + achieved_dim), np.float32)
         return cls(spec, packed, size, head, begun, streams_per_seed=envs)
 
     def begins(self, chunk: int, cut: bool = True) -> BoolArray:

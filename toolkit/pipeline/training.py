@@ -162,7 +162,7 @@ def _off_policy(
 def practice_ring(card: TaskCard, seeds: int, envs: int, capacity: int) -> Replay:
     """Room for what so many environments of each seed see."""
     env = unseen_env(card)
-    return Replay.ring(env.sizes, env.goal_dim, seeds, envs, capacity)
+    return Replay.ring(env.sizes, env.achieved_dim, seeds, envs, capacity)
 
 
 def _on_policy(stage: OnlineStage, card: TaskCard, learner: Learner, practice: Practice) -> tuple[Memory, Loop]:

@@ -90,14 +90,14 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
     @property
     def sizes(self) -> Spec:
         """Sizes of a policy's input and of an action."""
-        goal = self.goal_dim * self.card.goal.observed
+        goal = self.achieved_dim * self.card.goal.observed
         state, acting = self.observation_space["observation"], self.actions
-        position = self.goal_dim if self.maze else 0
+        position = self.achieved_dim if self.maze else 0
         return Spec(state.shape[0] + goal, acting.dim, goal, acting.discrete, position)
 
     @property
-    def goal_dim(self) -> int:
-        """Numbers in a goal, observed or not; 0 in a task without goals."""
+    def achieved_dim(self) -> int:
+        """Numbers in an achieved goal, whether the policy sees goals or not; 0 in a task without."""
         goal = self.observation_space.get("achieved_goal")
         return 0 if goal is None else int(goal.shape[0])
 

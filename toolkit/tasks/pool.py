@@ -81,7 +81,7 @@ class EnvPool:
         self.envs = [first] + [first.twin() for _ in range(n - 1)]
         sizes = first.sizes
         self.action_dim = sizes.action_dim
-        goal, state = first.goal_dim, sizes.obs_dim - sizes.goal_dim
+        goal, state = first.achieved_dim, sizes.obs_dim - sizes.goal_dim
         self._goals = goal > 0
         self.observation: FloatArray = np.zeros((n, state), np.float32)  # (N, D) the state without the goal
         self.achieved: FloatArray = np.zeros((n, goal), np.float32)  # (N, G) G is 0 where the task has no goal
