@@ -56,7 +56,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file in one piece and return its path."""
+    """Write a text file in one piece and return its path; a pipe or a device is written to as it is."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return path
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
