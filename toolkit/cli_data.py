@@ -21,17 +21,13 @@ app = typer.Typer(help="Look at, check and convert recorded data.", no_args_is_h
 
 Dataset = Annotated[str, typer.Argument(help="A file or folder in any known format, or a Minari id below --root.")]
 Root = Annotated[Path, typer.Option(help="Folder of Minari datasets.")]
-Format = Annotated[
-    str | None,
-    typer.Option("--format", help="minari, d4rl, ogbench, robomimic, lerobot, sb3, npz; default: by content."),
-]
+Format = Annotated[str | None, typer.Option("--format", help="Such as d4rl or npz, where its content does not tell.")]
 Trust = Annotated[bool, typer.Option("--trust-pickle", help="Open a replay buffer: runs the code inside it.")]
 Bounds = Annotated[
     str | None, typer.Option("--action-bounds", metavar="LOW,HIGH", help="Of actions, if not the file's or --task's.")
 ]
 Achieved = Annotated[
-    str | None,
-    typer.Option(metavar="FIRST:END", help="Numbers of an observation that are the achieved goal, as in 0:2."),
+    str | None, typer.Option(metavar="FIRST:END", help="Numbers of an observation that are the achieved goal: 0:2.")
 ]
 Part = Annotated[str | None, typer.Option("--filter", help="robomimic: only the demonstrations of this mask.")]
 Task = Annotated[str | None, typer.Option(help="Task card, which says what success is and what is paid.")]
@@ -222,9 +218,7 @@ def split(
     dataset: Dataset,
     out: Out,
     rest: Annotated[str | None, typer.Argument(help="Minari id for the episodes that were not chosen.")] = None,
-    episodes: Annotated[
-        str | None, typer.Option(metavar="FIRST:END", help="Choose by place, from 0; END is left out.")
-    ] = None,
+    episodes: Annotated[str | None, typer.Option(metavar="FIRST:END", help="Choose by place, from 0.")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Choose this share of them at random.")] = None,
     success: Annotated[bool | None, typer.Option("--success/--failure", help="Choose by how they end.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,

@@ -142,8 +142,7 @@ def fill_goals(
 ) -> int:  # fmt: skip
     """As `fill_steps`, with a hindsight goal for each transition (HER, Andrychowicz et al. 2017, arXiv:1707.01495).
 
-    What ended the episode is another goal's end, so that `chunk` transitions always follow.
-
+    What ended the episode is another goal's end: `chunk` transitions always follow.
     `shares` (2, 4) is for values and policy: below its first number a row keeps its recorded goal, below the second it
     strives for what its own step achieves, below the third for what the same episode achieves some steps later:
     geometrically many (mean 1 / (1 - gamma), at most to the episode's end), or uniformly where the fourth is 1; else

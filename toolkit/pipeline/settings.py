@@ -55,11 +55,10 @@ def _of(model: type[pydantic.BaseModel], prefix: str) -> Iterator[Setting]:
         about = field.description or (inner and inner[0].__doc__) or ""
         meaning = " ".join(about.partition("\n\n")[0].split())
         yield Setting(prefix + name, default, meaning + (f" ({', '.join(words)})" if words else ""))
-        if prefix.count(".") < 2:
-            for kind in inner:
-                tag = _tag(kind)
-                for setting in _of(kind, f"{prefix}{name}."):
-                    yield setting._replace(meaning=f"{tag}: {setting.meaning}") if tag else setting
+        for kind in inner:
+            tag = _tag(kind)
+            for setting in _of(kind, f"{prefix}{name}."):
+                yield setting._replace(meaning=f"{tag}: {setting.meaning}") if tag else setting
 
 
 def _tag(model: type[pydantic.BaseModel]) -> str:
