@@ -28,8 +28,9 @@ def settle() -> None:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    if not libc.mallopt(_MMAP_THRESHOLD, 2 * _SIZE):
+        return  # an older glibc takes 32 MiB at most; any setting would keep it from learning by itself
     libc.mallopt(_TRIM_THRESHOLD, 1 << 30)
-    libc.mallopt(_MMAP_THRESHOLD, 2 * _SIZE)
     # the heap grows by so much, not a page of which is there before it is used
     block = libc.malloc(_SIZE)
     if block:

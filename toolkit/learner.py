@@ -85,7 +85,8 @@ class Learner:
     @state.setter
     def state(self, state: Any) -> None:
         # what is given may share memory with itself or with something of the caller's, and updates write over it
-        self._state = pytree.tree_map(partial(torch.clone, memory_format=torch.contiguous_format), state)
+        own = partial(torch.Tensor.to, device=self.device, copy=True, memory_format=torch.contiguous_format)
+        self._state = pytree.tree_map(own, state)
 
     def _build(self, update: Callable[..., Any]) -> Callable[..., Any]:
         spec, waypoint = self.agent.spec, self.agent.waypoint_steps > 0
@@ -160,7 +161,7 @@ class Learner:
         return np.asarray(self.act(torch.from_numpy(obs).to(self.device), noise).cpu().numpy(), np.float32)
 
     def values(self, obs: FloatArray, action: FloatArray) -> FloatArray:
-        """The same of arrays: normalised observations and actions, (S, N, O), (S, N, A) -> (S, N)."""
+        """`q` of arrays: normalised observations and actions, (S, N, O), (S, N, A) -> (S, N)."""
         q = self.q(torch.from_numpy(obs).to(self.device), torch.from_numpy(action).to(self.device))
         return np.asarray(q.cpu().numpy(), np.float32)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from toolkit.types import Metrics
+from toolkit.types import Batch, Metrics
 
 Params = dict[str, Tensor]
 Loss = Callable[[Params], tuple[Tensor, Metrics]]
@@ -102,7 +102,7 @@ def _orthogonal(fan_in: int, fan_out: int, gain: float, generator: torch.Generat
 
 
 def mlp(p: Params, x: Tensor) -> Tensor:
-    """Forward pass with ReLU; (..., in) -> (..., out), or (E, ..., out) when the parameters hold an ensemble."""
+    """Forward pass with ReLU: (..., in) -> (..., out), or (B, in) -> (E, B, out) where parameters are an ensemble's."""
     layers = sum(k.startswith("w") for k in p)
     for i in range(layers):
         # bfloat16 has steps of 0.5 near 100, too coarse for the last layer: values differ by the reward of a step
@@ -124,8 +124,15 @@ def _row(b: Tensor) -> Tensor:
 
 
 def q_values(p: Params, s: Tensor, a: Tensor) -> Tensor:
-    """Ensemble of critics on states and actions, (..., O), (..., A) -> (E, ...)."""
+    """Critics on states and actions: an ensemble (B, O), (B, A) -> (E, B), a single one (..., O), (..., A) -> (...)."""
     return mlp(p, torch.cat([s, a], -1)).squeeze(-1)
+
+
+def td_loss(p: Params, y: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
+    """Squared temporal difference of an ensemble to its targets `y` (B,), summed over the critics."""
+    q = q_values(p, b.obs, b.action)  # (E, B)
+    loss = ((q - y) ** 2).mean(-1).sum()
+    return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
 
 class Gaussian(NamedTuple):
@@ -209,7 +216,7 @@ class Categorical(NamedTuple):
         makes it of `z`.
         """
         gumbel = -torch.log(-torch.special.log_ndtr(z))
-        return F.one_hot((self.logits + gumbel).argmax(-1), self.logits.shape[-1]).to(self.logits.dtype)
+        return one_hot(self.logits + gumbel)
 
     def played(self, a: Tensor, z: Tensor) -> Tensor:
         """Log probability of the choices that were made, (...)."""
@@ -219,6 +226,12 @@ class Categorical(NamedTuple):
         """Exact, (...)."""
         log_p = F.log_softmax(self.logits, -1)
         return -(log_p.exp() * log_p).sum(-1)
+
+
+def one_hot(score: Tensor) -> Tensor:
+    """1 at the largest of the last axis, the first of equals, and 0 elsewhere."""
+    places = torch.arange(score.shape[-1], device=score.device)
+    return (places == score.argmax(-1, keepdim=True)).to(score.dtype)
 
 
 def init_policy(

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from toolkit import checkpoint, config, nn
+from toolkit import checkpoint, config, nn, strict_yaml
 from toolkit.agents import AGENTS, Agent
 from toolkit.maze import Cell
-from toolkit.strict_yaml import parse
 from toolkit.tasks import Chunks, TaskCard
 from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json, Spec, ToolkitError
@@ -169,11 +168,19 @@ def read_description(meta: Json) -> tuple[str, Agent[Any], TaskCard]:
     """Name of the algorithm, agent and task in a checkpoint's meta data; ToolkitError for what this version lacks."""
     try:
         about = meta["policy"]
-        name, cfg, spec, task = str(about["agent"]), about["config"], Spec(**about["spec"]), about["task"]
+        name, cfg, spec, task = str(about["agent"]), about["config"], _sizes(about["spec"]), about["task"]
         kind = AGENTS[name]
     except (KeyError, TypeError, ValueError) as error:
         raise _unknown(error) from error
     return name, kind(_valid(kind.Config, cfg), spec), _valid(TaskCard, task)
+
+
+def _sizes(about: Any) -> Spec:
+    spec = Spec(**about)
+    numbers = (spec.obs_dim, spec.action_dim, spec.goal_dim, spec.position_dim)
+    if any(type(n) is not int or n < 0 for n in numbers) or spec.goal_dim + spec.position_dim > spec.obs_dim:
+        raise ValueError(f"sizes {about}")
+    return spec
 
 
 def fresh_state(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> Any:
@@ -228,7 +235,7 @@ def stage_names(run: Path) -> list[str]:
     resolved = run / "pipeline.yaml"
     if not resolved.is_file():
         return []
-    value = parse(resolved.read_text(encoding="utf-8"), str(resolved)).value
+    value = strict_yaml.read(resolved).value
     stages = value.get("stages") if isinstance(value, dict) else None
     return [str(name) for name in stages] if isinstance(stages, dict) else []
 
@@ -244,9 +251,9 @@ def _check_sizes(agent: Agent[Any], tensors: Mapping[str, Leaf]) -> None:
     """Refuse networks larger than the tensors at hand, before memory is asked for them, and chunks of half actions."""
     if agent.spec.action_dim % agent.chunk:
         raise ToolkitError(f"this checkpoint's {agent.spec.action_dim} numbers are no {agent.chunk} actions in a row")
-    widths = [agent.input_dim, *agent.cfg.hidden, agent.spec.action_dim]
+    widths = [agent.input_dim, *agent.cfg.hidden, getattr(agent.cfg, "latent_dim", agent.spec.action_dim)]
     held = sum(int(np.prod(tuple(leaf.shape))) for leaf in tensors.values())
-    if min(widths) < 1 or max(a * b for a, b in itertools.pairwise(widths)) * getattr(agent.cfg, "members", 1) > held:
+    if min(widths) < 1 or sum(a * b for a, b in itertools.pairwise(widths)) * getattr(agent.cfg, "members", 1) > held:
         raise ToolkitError(f"this checkpoint's tensors do not hold networks of {widths} units")
 
 

@@ -103,7 +103,7 @@ class Taken(NamedTuple):
     """One step of K = S * N environments, seed by seed; observations are normalised, `next_obs` is before a reset."""
 
     obs: FloatArray  # (K, O)
-    noise: FloatArray  # (K, A) standard normal numbers the actions were made from
+    noise: FloatArray  # (K, act_noise_dim) standard normal numbers the actions were made from
     action: FloatArray  # (K, A)
     reward: FloatArray  # (K,)
     next_obs: FloatArray  # (K, O)
@@ -220,7 +220,7 @@ def online_loop(
     """Train until `plan.env_steps` environment steps of each seed, with `plan.utd` updates a step from `ring`."""
     N = practice.envs
     updates = round(N * plan.utd)
-    period = max(int(plan.utd), learner.agent.policy_every)  # updates between two of the policy
+    period = max(plan.utd, learner.agent.policy_every)  # updates for each one of the policy
     sampler = _sampler(learner, plan, practice.normalizer, updates)
     evals = set(plan.eval_steps)
     if not practice.episodes:
@@ -242,7 +242,7 @@ def online_loop(
             batches = learner.receive(sampler.draw(practice.grad_step + (1 << 32), recorded, ring, rows))
             for packed in batches:
                 practice.grad_step += 1
-                critic_only = practice.grad_step % period > 0 or step <= plan.warmup_steps + plan.critic_steps
+                critic_only = practice.grad_step % period >= 1 or step <= plan.warmup_steps + plan.critic_steps
                 metrics = learner.update(packed, lr_scale(plan.lr_schedule, step, plan.env_steps), critic_only)
         if metrics and (step // N) % max(plan.log_every // N, 1) == 0:
             values = to_values(metrics) | {"offline_share": (rows[0] / plan.batch_size).tolist()}

@@ -263,20 +263,6 @@ def test_chunks_of_one_action_are_none(chunked: str, plain: str) -> None:
     assert all(torch.equal(x, y) for x, y in zip(*states, strict=True))
 
 
-def test_limits_that_must_coincide() -> None:
-    """CQL without its penalty is SAC, to the last bit of the networks they share."""
-    cql = AGENTS["cql"](AGENTS["cql"].Config(hidden=(16, 16), alpha=0.0, lr_policy=None), SPEC)
-    sac = AGENTS["sac"](AGENTS["sac"].Config(hidden=(16, 16), entropy_backup=False), SPEC)
-    a, b = (agent.init(torch.Generator().manual_seed(0)) for agent in (cql, sac))
-    for step in range(5):
-        full = batch(cql, step)
-        a, _ = cql.update(a, full)
-        b, _ = sac.update(b, full._replace(noise=full.noise[:, : sac.noise_dim]))
-    for field in b._fields:
-        for x, y in zip(pytree.tree_leaves(getattr(a, field)), pytree.tree_leaves(getattr(b, field)), strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
-
-
 def pack(b: Batch | Rollout, goal_dim: int) -> torch.Tensor:
     if isinstance(b, Rollout):
         scalars = [x.unsqueeze(-1) for x in (b.reward, b.discount, b.last)]

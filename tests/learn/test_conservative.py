@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,6 @@ NEXT = np.array([[0, 1, 2], [0, 2, 3], [1, 3, 4], [2, 4, 0], [3, 4, 1]])
 DONE = np.zeros((STATES, ACTIONS), bool)
 DONE[3:, 1] = True
 REWARD = np.where(DONE, 0.0, -1.0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def exact_q(choice: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -126,6 +122,15 @@ def test_a_bound_that_binds_nowhere_is_cql_to_the_last_bit(gap: float | None) ->
     states = [trained(name, 5, NO_RETURN, gap=gap)[1] for name in ("cql", "calql")]
     for one, other in zip(*map(pytree.tree_leaves, states), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_multiplier_at_its_bound_comes_down_again() -> None:
+    """The gap lies below what is asked for, so the multiplier has to fall."""
+    agent, state = trained("cql", 1, NO_RETURN, gap=100.0)
+    state = state._replace(log_penalty=state.log_penalty._replace(p={"log_penalty": torch.tensor(20.0)}))
+    for step in range(3):
+        state, _ = agent.update(state, one_state(agent, step, NO_RETURN))
+    assert state.log_penalty.p["log_penalty"] < math.log(1e6) - 1e-4
 
 
 def test_the_bound_holds_for_the_policys_actions_alone() -> None:

@@ -25,11 +25,6 @@ PIECE = 4  # steps of a recorded piece
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def _maze() -> Ints:
     """Cell after each of the four moves, (N, 4); a wall stops."""
     index = {tuple(cell): i for i, cell in enumerate(CELLS)}

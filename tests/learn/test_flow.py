@@ -16,11 +16,6 @@ from toolkit.types import Batch, Spec
 MODES, WIDTH = 0.7, 0.08  # actions near -0.7 and near 0.7, half of each
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def bandit(agent: Agent[Any], updates: int, reward: float) -> Any:
     """Train on one state with recorded actions of two modes; the upper one pays `reward`, the lower one nothing."""
     rng = np.random.default_rng(0)

@@ -19,11 +19,6 @@ GAMMA = 0.9
 FAST = {"hidden": (32,), "lr": 1e-2, "polyak": 0.5}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def endless(ending: str) -> Episodes:
     """Ten-step episodes of reward 1 that end by `ending`: "truncated" or "terminated". One state, random actions."""
     rng = np.random.default_rng(0)

@@ -17,11 +17,6 @@ from toolkit.types import Batch, Episodes, Spec
 SPEC = Spec(3, 2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def make(name: str, **config: Any) -> Any:
     kind = AGENTS[name]
     return kind(kind.Config(**({"hidden": (16,)} | config)), SPEC)

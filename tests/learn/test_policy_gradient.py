@@ -6,7 +6,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,6 @@ from toolkit.types import FloatArray, Rollout, Spec
 
 LADDER = ["reinforce", "reinforce_baseline", "actor_critic_mc", "actor_critic_td", "actor_critic_q", "gae"]
 GAMMA = 0.9
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def table(name: str, states: int, actions: int, **config: Any) -> tuple[Agent[Any], Any]:
@@ -283,7 +277,6 @@ class Line:
 
     def __init__(self, lanes: int, discrete: bool) -> None:
         self.lanes, self.discrete, self.action_dim = lanes, discrete, 2 if discrete else 1
-        self.card = SimpleNamespace(reward=SimpleNamespace(step=0.0))
         self.inputs, self.achieved = np.zeros((lanes, 2), np.float32), np.zeros((lanes, 0), np.float32)
         self.reward, self.total = np.zeros(lanes, np.float32), np.zeros(lanes)
         self.steps = np.zeros(lanes, np.int64)

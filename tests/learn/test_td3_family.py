@@ -15,11 +15,6 @@ from toolkit.types import Spec
 GAMMA = 0.9
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def walk() -> Recording:
     """Two states with two actions each; the second episode is cut off."""
     first = [(0, (0.4,), -1.0), (1, (-0.3,), 0.0)]

@@ -22,11 +22,6 @@ EAST, SOUTH = (0.5, 0.0), (0.0, -0.5)
 SMALL = {"hidden": (64, 64), "lr": 5e-3, "polyak": 0.2}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def crossing() -> Recording:
     """Two trajectories cross in cell 4 of a 3 by 3 grid: 3-4-5 falls into a pit, 1-4-7 reaches the goal.
 
@@ -105,7 +100,7 @@ def test_awr_ignores_episodes_that_are_not_over() -> None:
     assert all(torch.equal(alone.V.p[k], state.V.p[k]) for k in state.V.p)
 
 
-def test_half_an_expectile_is_the_mean() -> None:
+def test_the_reference_has_the_mean_for_half_an_expectile() -> None:
     y = np.array([0.0, 1.0, 5.0])
     assert expectile_of(y, 0.5) == pytest.approx(2.0)
     data = crossing()

@@ -234,10 +234,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
         ({"agent": "nonsense"}, "no policy"),
         ({"config": {"expectil": 0.7}}, "does not fit this version.*expectil"),
         ({"config": {"hidden": [10**6, 10**6]}}, "do not hold networks"),
+        ({"config": {"hidden": [50] * 10**3}}, "do not hold networks"),
+        ({"agent": "qrl", "config": {"hidden": [32, 24], "latent_dim": 8 * 10**9}}, "do not hold networks"),
         ({"config": {"hidden": [32]}}, "does not fit"),
         ({"seeds": [1]}, "does not fit"),
         ({"task": {"name": "x"}}, "does not fit this version"),
         ({"spec": {"obs_dim": 4}}, "no policy"),
+        ({"spec": {"obs_dim": "4", "action_dim": 2}}, "no policy"),
+        ({"spec": {"obs_dim": 4, "action_dim": 2, "goal_dim": 9}}, "no policy"),
         ({"agent": "qc", "config": {"hidden": [32, 24]}}, "2 numbers are no 5 actions in a row"),
     ):
         with pytest.raises(ToolkitError, match=words):

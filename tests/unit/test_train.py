@@ -42,6 +42,14 @@ def learner_of(agent: str, spec: Spec, **config: Any) -> Learner:
     return Learner(made, [0], 10, compile="off", precision="fp32", device=torch.device("cpu"))
 
 
+def test_a_state_comes_to_where_the_learner_is() -> None:
+    """As from a checkpoint, which is read into the CPU's memory."""
+    agent = make_agent("bc", {"hidden": (8,)}, Spec(3, 2))
+    learner = Learner(agent, [0], 10, compile="off", precision="fp32", device=torch.device("meta"))
+    learner.state = learner_of("bc", Spec(3, 2)).state
+    assert {leaf.device.type for leaf in torch.utils._pytree.tree_leaves(learner.state)} == {"meta"}
+
+
 def made(net: Net) -> int:
     return int(net.t)
 
@@ -103,6 +111,12 @@ def test_fewer_updates_than_steps(every: int, policy: int) -> None:
     """One for each of five rounds of four environments, of which the first outlasts the warm-up."""
     state = online("td3", 20, 0.25, envs=4, policy_every=every).state
     assert (made(state.Q), made(state.pi)) == (5, policy)
+
+
+def test_between_one_update_and_two_a_step() -> None:
+    """The policy moves once an environment step: eight of ten are behind the warm-up, in rounds of two."""
+    state = online("td3", 10, 1.5, envs=2, policy_every=1).state
+    assert (made(state.Q), made(state.pi)) == (12, 8)
 
 
 def test_critics_learn_while_the_policy_stands_still() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from toolkit.agents.awr import advantage_weights, weighted_imitation
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import AWACConfig
-from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values
+from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values, td_loss
 from toolkit.types import Batch, Metrics
 
 
@@ -62,14 +62,8 @@ class AWAC(Agent[AWACState]):
         """Critics and target."""
         a = policy(st.pi.p, b.next_obs).draw_around(b.noise[..., : self.spec.action_dim])
         y = b.reward + b.discount * q_values(st.Q_targ, b.next_obs, a).amin(0)
-        Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, b), self.cfg.lr * b.lr_scale)
+        Q, metrics = st.Q.descend(lambda p: td_loss(p, y, b), self.cfg.lr * b.lr_scale)
         return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), metrics
-
-    def loss_Q(self, p: Params, y: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
-        """Squared temporal difference, summed over the critics."""
-        q = q_values(p, b.obs, b.action)  # (E, B)
-        loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def advantage(self, st: AWACState, b: Batch) -> Tensor:
         """How much better the critics think of the recorded action than of the policy's, (B,)."""

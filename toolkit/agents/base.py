@@ -101,7 +101,7 @@ class Agent(ABC, Generic[State]):
     @property
     def chunk(self) -> int:
         """Actions it decides on at once, played in a row: the task's stand side by side in one of `spec` then."""
-        return 1
+        return getattr(self.cfg, "chunk", 1)
 
     @property
     def waypoint_steps(self) -> int:
@@ -138,5 +138,5 @@ class Agent(ABC, Generic[State]):
         """
 
     def q(self, st: State, obs: Tensor, action: Tensor) -> Tensor:
-        """The agent's estimate of the return, (..., O), (..., A) -> (...); NaN where it keeps none."""
+        """The agent's estimate of the return, (B, O), (B, A) -> (B,); NaN where it keeps none."""
         return torch.full(obs.shape[:-1], float("nan"), device=obs.device)

@@ -59,7 +59,8 @@ class CQL(SAC):
         if self.cfg.gap is None:
             penalty = self.cfg.alpha * gap.sum()
         else:
-            penalty = self.cfg.alpha * (_multiplier(st.log_penalty.p) * (gap - self.cfg.gap)).sum()
+            multiplier = torch.exp(st.log_penalty.p["log_penalty"])
+            penalty = self.cfg.alpha * (multiplier * (gap - self.cfg.gap)).sum()
         return loss + penalty, metrics | m_gap | {"cql_gap": gap.mean().detach()}
 
     def target(self, st: CQLState, b: Batch) -> Tensor:  # type: ignore[override]
@@ -100,14 +101,17 @@ class CQL(SAC):
         """Multiplier, critics, target."""
         if self.cfg.gap is not None:
             log_penalty, _ = st.log_penalty.descend(lambda p: self.loss_penalty(p, st, b), self.cfg.lr * b.lr_scale)
-            st = st._replace(log_penalty=log_penalty)
+            # at most a million, as the authors have it: where the gap cannot be held it would overflow. The weight is
+            # held and not the multiplier alone, which had no gradient then to come down by
+            held = {k: w.clamp(max=math.log(1e6)) for k, w in log_penalty.p.items()}
+            st = st._replace(log_penalty=log_penalty._replace(p=held))
         return SAC.update_critic(self, st, b)  # type: ignore[arg-type, return-value]
 
     def loss_penalty(self, p: Params, st: CQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Raise the multiplier while the gap is above its bound."""
         assert self.cfg.gap is not None
         gap = self.gaps(st.Q.p, st, b)[0].mean(-1).detach()
-        return -(_multiplier(p) * self.cfg.alpha * (gap - self.cfg.gap)).sum(), {}
+        return -(torch.exp(p["log_penalty"]) * self.cfg.alpha * (gap - self.cfg.gap)).sum(), {}
 
 
 def _each(p: Params, obs: Tensor, actions: Tensor) -> Tensor:
@@ -115,11 +119,6 @@ def _each(p: Params, obs: Tensor, actions: Tensor) -> Tensor:
     B, K, A = actions.shape
     obs = obs[:, None].expand(-1, K, -1)
     return q_values(p, obs.reshape(B * K, -1), actions.reshape(B * K, A)).reshape(-1, B, K)
-
-
-def _multiplier(p: Params) -> Tensor:
-    """At most a million, as the authors have it, and no further: where the gap cannot be held it would overflow."""
-    return torch.exp(p["log_penalty"].clamp(max=math.log(1e6)))
 
 
 def _samples(pi: Params, obs: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import DiscreteCQLConfig
-from toolkit.nn import Net, Params, init_mlp, mlp, optimised, polyak
+from toolkit.nn import Net, Params, init_mlp, mlp, one_hot, optimised, polyak
 from toolkit.types import Batch, Metrics
 
 
@@ -26,7 +26,7 @@ class DiscreteCQL(Agent[DiscreteCQLState]):
     y   = r + discount min_i Q_targ_i(s', a'),   a' = argmax_a min_i Q_i(s', a)
     L_Q = sum_i E (Q_i(s, a) - y)^2 + alpha E [log sum_a exp Q_i(s, a) - Q_i(s, a_data)]       eq. 4
 
-    Order: Q; Q_targ. Reads: Q <- Q_targ.
+    Order: Q; Q_targ. Reads: Q <- Q_targ, and Q for a'.
     In the simulator a share `epsilon` of the actions is random.
     Deviations: squared differences where the authors learn quantiles; a target that follows slowly where theirs jumps.
     """
@@ -74,9 +74,3 @@ class DiscreteCQL(Agent[DiscreteCQLState]):
     def q(self, st: DiscreteCQLState, obs: Tensor, action: Tensor) -> Tensor:
         """The smallest critic."""
         return (mlp(st.Q.p, obs) * action).sum(-1).amin(0)
-
-
-def one_hot(score: Tensor) -> Tensor:
-    """1 at the largest of the last axis, the first of equals, and 0 elsewhere."""
-    places = torch.arange(score.shape[-1], device=score.device)
-    return (places == score.argmax(-1, keepdim=True)).to(score.dtype)

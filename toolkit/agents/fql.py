@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import FQLConfig
-from toolkit.nn import Net, Params, init_mlp, mlp, optimised, polyak, q_values
+from toolkit.nn import Net, Params, init_mlp, mlp, optimised, polyak, q_values, td_loss
 from toolkit.types import Batch, Metrics
 
 
@@ -67,14 +67,8 @@ class FQL(Agent[FQLState]):
         """Critics and target."""
         z = b.noise[:, : self.spec.action_dim]
         y = b.reward + b.discount * self._bootstrap(q_values(st.Q_targ, b.next_obs, self.act(st, b.next_obs, z)))
-        Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, b), self.cfg.lr * b.lr_scale)
+        Q, metrics = st.Q.descend(lambda p: td_loss(p, y, b), self.cfg.lr * b.lr_scale)
         return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), metrics
-
-    def loss_Q(self, p: Params, y: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
-        """Squared temporal difference, summed over the critics."""
-        q = q_values(p, b.obs, b.action)
-        loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def loss_flow(self, p: Params, b: Batch) -> tuple[Tensor, Metrics]:
         """Flow matching on straight lines from noise to the data's actions."""

@@ -11,7 +11,7 @@ from toolkit.agents.awr import advantage_weights
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import IQLConfig
 from toolkit.agents.td3 import magnitude
-from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values
+from toolkit.nn import Net, Params, init_mlp, init_policy, mlp, optimised, policy, polyak, q_values, td_loss
 from toolkit.types import Batch, Metrics
 
 
@@ -68,7 +68,8 @@ class IQL(Agent[IQLState]):
         lr = self.cfg.lr * b.lr_scale
         q = q_values(st.Q_targ, b.obs, b.action).amin(0)
         V, m_V = st.V.descend(lambda p: self.loss_V(p, q, b), lr)
-        Q, m_Q = st.Q.descend(lambda p: self.loss_Q(p, V.p, b), lr)
+        y = b.reward + b.discount * mlp(V.p, b.next_obs).squeeze(-1)
+        Q, m_Q = st.Q.descend(lambda p: td_loss(p, y, b), lr)
         return st._replace(V=V, Q=Q, Q_targ=polyak(st.Q_targ, Q.p, self.cfg.polyak)), q, m_V | m_Q
 
     def loss_V(self, p: Params, q: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
@@ -76,13 +77,6 @@ class IQL(Agent[IQLState]):
         v = mlp(p, b.obs).squeeze(-1)
         loss = expectile_loss(q - v, self.cfg.expectile).mean()
         return loss, {"loss/V": loss.detach(), "v": v.mean().detach()}
-
-    def loss_Q(self, p: Params, V: Params, b: Batch) -> tuple[Tensor, Metrics]:
-        """Temporal differences against V at the next state."""
-        y = b.reward + b.discount * mlp(V, b.next_obs).squeeze(-1)
-        q = q_values(p, b.obs, b.action)  # (E, B)
-        loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def loss_pi(self, p: Params, V: Params, q: Tensor, st: IQLState, b: Batch) -> tuple[Tensor, Metrics]:
         """Advantage-weighted regression, or the policy gradient with a behaviour-cloning term."""

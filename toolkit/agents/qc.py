@@ -32,10 +32,6 @@ class QC(FQL):
     cfg: QCConfig
     summary = "FQL that decides on several actions at once: for long ways, sparse rewards and coherent demonstrations"
 
-    @property
-    def chunk(self) -> int:
-        return self.cfg.chunk
-
     def imitated(self, b: Batch) -> Tensor | float:
         """1 where an action was taken, 0 behind the end of the task."""
         if b.taken is None:
@@ -58,7 +54,3 @@ class QCSAC(SAC):
     cfg: QCSACConfig
     summary = "RLPD that decides on several actions at once: explores in long strokes, with a recording beside it"
     entropy_share = 0.5
-
-    @property
-    def chunk(self) -> int:
-        return self.cfg.chunk

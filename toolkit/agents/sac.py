@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import SACConfig
-from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values
+from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values, td_loss
 from toolkit.types import Batch, Metrics, Spec
 
 
@@ -105,9 +105,7 @@ class SAC(Agent[SACState]):
 
     def loss_Q(self, p: Params, y: Tensor, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Squared temporal difference, summed over the critics."""
-        q = q_values(p, b.obs, b.action)
-        loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
+        return td_loss(p, y, b)
 
     def loss_pi(self, p: Params, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Climb the critics, keep the entropy."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from toolkit.agents.base import Agent
 from toolkit.agents.configs import TD3Config
-from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values
+from toolkit.nn import Net, Params, init_mlp, init_policy, optimised, policy, polyak, q_values, td_loss
 from toolkit.types import Batch, Metrics
 
 
@@ -71,18 +71,12 @@ class TD3(Agent[TD3State]):
         z = (c.target_noise * b.noise).clamp(-c.target_noise_max, c.target_noise_max)
         a = (policy(st.pi_targ, b.next_obs).mode + z).clamp(-1.0, 1.0)
         y = b.reward + b.discount * self.next_value(a, st, b)
-        Q, metrics = st.Q.descend(lambda p: self.loss_Q(p, y, b), c.lr * b.lr_scale)
+        Q, metrics = st.Q.descend(lambda p: td_loss(p, y, b), c.lr * b.lr_scale)
         return st._replace(Q=Q, Q_targ=polyak(st.Q_targ, Q.p, c.polyak / c.policy_every)), metrics
 
     def next_value(self, a: Tensor, st: TD3State, b: Batch) -> Tensor:
         """The smallest target critic at the next observation and action `a`, (B, A) -> (B,)."""
         return q_values(st.Q_targ, b.next_obs, a).amin(0)
-
-    def loss_Q(self, p: Params, y: Tensor, b: Batch) -> tuple[Tensor, Metrics]:
-        """Squared temporal difference, summed over the critics."""
-        q = q_values(p, b.obs, b.action)  # (E, B)
-        loss = ((q - y) ** 2).mean(-1).sum()
-        return loss, {"loss/Q": loss.detach(), "q": q.mean().detach()}
 
     def loss_pi(self, p: Params, st: TD3State, b: Batch) -> tuple[Tensor, Metrics]:
         """Climb the first critic."""

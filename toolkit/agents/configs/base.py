@@ -12,7 +12,9 @@ Polyak = Annotated[float, Field(gt=0, le=1)]
 class AgentConfig(BaseModel):
     """Hyper-parameters common to all agents; unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
     on_policy: ClassVar[bool] = False
     """Whether it learns from what its present policy has just done, and from nothing else."""
 
