@@ -83,8 +83,8 @@ def _notice(used: Path, hidden: Path) -> None:
 def _summary(file: Path) -> str:
     """First line of `description`, read without a model so that one bad file does not hide the rest."""
     try:
-        document = strict_yaml.parse(file.read_text(encoding="utf-8"), str(file))
-    except (OSError, UnicodeDecodeError) as error:
+        document = strict_yaml.read(file)
+    except (OSError, ToolkitError) as error:
         return f"(not readable: {error})"
     if document.problems:
         return f"(not readable: {document.problems[0][1]})"

@@ -21,8 +21,6 @@ from toolkit import strict_yaml
 from toolkit.strict_yaml import Document, Keys, dotted, show
 from toolkit.types import Json, ToolkitError
 
-T = TypeVar("T", bound=pydantic.BaseModel)
-
 Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 Discount = Annotated[float, pydantic.Field(ge=0, lt=1)]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
@@ -38,12 +36,18 @@ class Strict(pydantic.BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, protected_namespaces=()
     )
 
-    shortcut: ClassVar[str | None] = None
+    shortcut: ClassVar[str] = ""
     """Field whose entries may begin an override's path: with "stages", `finetune.utd` is `stages.finetune.utd`."""
+    decisive: ClassVar[str] = ""
+    """Entry that says what those beside it mean: overrides of it are put in before all others."""
 
     @classmethod
-    def overridden(cls, block: dict[str, Any], name: str, value: Any) -> None:
-        """An override is about to set block[name] to another value: take away what belonged to the old one."""
+    def overridden(cls, block: dict[str, Any], value: Any) -> None:
+        """An override is about to set a block's decisive entry to another value: take away what belonged to the old."""
+
+
+S = TypeVar("S", bound=Strict)
+T = TypeVar("T", bound=pydantic.BaseModel)
 
 
 class ConfigError(ToolkitError):
@@ -63,10 +67,10 @@ class Problem(NamedTuple):
 
 def load_model(
     path: str | Path,
-    model: type[T],
+    model: type[S],
     overrides: Sequence[str] = (),
     check: Callable[[Json], Iterable[Problem]] | None = None,
-) -> T:
+) -> S:
     """Read a YAML file into `model`.
 
     `overrides` are `a.b=value` with a YAML value. `check` sees the plain values, which may be wrong in any way, and
@@ -83,21 +87,18 @@ def load_model(
     raise ConfigError(sorted(dict.fromkeys(lines), key=_file_order))
 
 
-def located(
-    path: str | Path, model: type[pydantic.BaseModel], overrides: Sequence[str], problems: Iterable[Problem]
-) -> ConfigError:
+def located(path: str | Path, model: type[Strict], overrides: Sequence[str], found: Iterable[Problem]) -> ConfigError:
     """The error for what turned out to be wrong with a file after `load_model` had read it."""
     document, _ = _document(path, model, overrides)
-    return ConfigError(sorted(_placed(document, problems), key=_file_order))
+    return ConfigError(sorted(_placed(document, found), key=_file_order))
 
 
-def _document(
-    path: str | Path, model: type[pydantic.BaseModel], overrides: Sequence[str]
-) -> tuple[Document, list[str]]:
+def _document(path: str | Path, model: type[Strict], overrides: Sequence[str]) -> tuple[Document, list[str]]:
     """The file with the overrides put in, and what is wrong with the text of either."""
     document = _read(Path(path))
     lines = [f"{place}: {text}" for place, text in document.problems]
-    return document, lines + [line for item in overrides for line in _override(document, item, model)]
+    ordered = sorted(overrides, key=lambda item: not item.partition("=")[0].strip().endswith(f".{model.decisive}"))
+    return document, lines + [line for item in ordered for line in _override(document, item, model)]
 
 
 def _placed(document: Document, problems: Iterable[Problem]) -> list[str]:
@@ -139,15 +140,15 @@ def _read(path: Path) -> Document:
     try:
         size = path.stat().st_size
         if size > strict_yaml.MAX_BYTES:
-            raise ConfigError([f"{path}: expected at most {strict_yaml.MAX_BYTES} bytes, got {size}"])
-        return strict_yaml.parse(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: expected UTF-8 text; {error.reason} at byte {error.start}"]) from None
+            raise ToolkitError(f"{path}: expected at most {strict_yaml.MAX_BYTES} bytes, got {size}")
+        return strict_yaml.read(path)
     except OSError as error:
         raise ConfigError([f"{path}: expected a readable YAML file; {error.strerror}"]) from None
+    except ToolkitError as error:
+        raise ConfigError([str(error)]) from None
 
 
-def _override(document: Document, item: str, model: type[pydantic.BaseModel]) -> Iterator[str]:
+def _override(document: Document, item: str, model: type[Strict]) -> Iterator[str]:
     """Put one `a.b=value` into the document; yields what is wrong with it."""
     path, equals, text = item.partition("=")
     place = f"--set {item}"
@@ -160,19 +161,18 @@ def _override(document: Document, item: str, model: type[pydantic.BaseModel]) ->
     if parsed.problems or not isinstance(document.value, dict):
         return
     value = None if parsed.value == {} and not text.strip() else parsed.value
-    shortcut = getattr(model, "shortcut", None)
-    if keys[0] not in model.model_fields and shortcut:
-        entries = document.value.get(shortcut)
+    if keys[0] not in model.model_fields and model.shortcut:
+        entries = document.value.get(model.shortcut)
         if not isinstance(entries, dict) or keys[0] not in entries:
             names = [*model.model_fields, *(entries if isinstance(entries, dict) else ())]
             yield f"{place}: {path.strip()}: {one_of(names, str(keys[0]))}"
             return
-        keys = (shortcut, *keys)
+        keys = (model.shortcut, *keys)
     block: Any = document.value
     for key in keys[:-1]:
         block = block.get(key) if isinstance(block, dict) else None
-    if issubclass(model, Strict) and isinstance(block, dict) and block.get(keys[-1]) != value:
-        model.overridden(block, str(keys[-1]), value)
+    if keys[-1] == model.decisive and isinstance(block, dict) and block.get(keys[-1]) != value:
+        model.overridden(block, value)
     try:
         document.put(keys, value, place)
     except ValueError as error:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from toolkit.types import ToolkitError
 
 Keys = tuple[str | int, ...]
 
@@ -121,6 +124,14 @@ def show(value: Any) -> str:
         return f"a list of {len(value)}"
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read(path: Path) -> Document:
+    """The document in a file. Raises ToolkitError where that is not UTF-8 text."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ToolkitError(f"{path}: expected UTF-8 text; {error.reason} at byte {error.start}") from None
 
 
 def parse(text: str, name: str) -> Document:

@@ -96,6 +96,20 @@ def test_bad_input_exits_with_2_and_writes_nothing(
     assert list(tmp_path.iterdir()) == [wrong]
 
 
+@pytest.mark.parametrize("arguments", [["evaluate", "run"], ["report", "run"], ["pipeline", "smoke", "--out", "run"]])
+def test_a_run_whose_pipeline_is_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    (tmp_path / "run/stages").mkdir(parents=True)
+    (tmp_path / "run/pipeline.yaml").write_bytes(b"name: \xff")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["toolkit", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "run/pipeline.yaml: expected UTF-8 text; invalid start byte at byte 6" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["wrong.yaml"], ["smoke", "--set", "pretrain.config.expectil=0.9"]])
 def test_a_mistake_is_refused_before_anything_large_is_loaded(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\ntask: pointmaze-medium\nstages: {}\nmore: 1\n")

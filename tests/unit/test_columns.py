@@ -20,6 +20,8 @@ from toolkit.data.finding import Finding
 from toolkit.data.imported import Imported, checked
 from toolkit.data.minari import MAIN_FILE, import_minari, minari_parts, read_minari
 from toolkit.data.replay import Normalizer
+from toolkit.pipeline.plan import _content
+from toolkit.pipeline.spec import ImportStage
 from toolkit.types import Episodes, ToolkitError
 
 LENGTHS = [3, 1, 7, 20, 5, 2]
@@ -95,6 +97,13 @@ def test_they_are_made_once_and_again_when_the_data_changes(dataset: Path, monke
     assert not (dataset / "columns-float32").exists()  # they went with the data set that was replaced
     after = columns(dataset)
     np.testing.assert_array_equal(after.part(0, 6).episodes.obs, 2 * before.part(0, 6).episodes.obs)
+
+
+def test_they_do_not_change_what_a_pipeline_imports(dataset: Path) -> None:
+    stage = ImportStage(kind="import", source=str(dataset))
+    before = _content(stage)
+    columns(dataset)
+    assert _content(stage) == before and len(before or ()) == 2
 
 
 def test_a_file_that_was_changed_is_not_taken(dataset: Path) -> None:

@@ -131,6 +131,8 @@ def test_temperature_starts_anew_is_set_or_kept() -> None:
     assert equal(kept, offline.log_alpha)
     with pytest.raises(ToolkitError, match="none to keep"):
         carry(state("iql"), online, Seam(temperature="keep"))
+    with pytest.raises(ToolkitError, match="online agent has none"):
+        carry(offline, state("td3"), Seam(temperature=0.05))
 
 
 def test_mixing_policies() -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from toolkit.pipeline.blocks import FixedMix
 from toolkit.pipeline.load import load_spec
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.spec import OfflineStage, OnlineStage, PipelineSpec
+from toolkit.pipeline.stages import _refuse_far
+from toolkit.types import ToolkitError
 
 HEAD = "name: demo\ntask: pointmaze-medium\nstages:\n"
 GOOD = """\
@@ -61,6 +64,8 @@ def test_another_agent_keeps_the_settings_that_mean_the_same_to_it(tmp_path: Pat
     stages = GOOD.replace("expectile: 0.9", "expectile: 0.9, hidden: [8], lr: 2e-3, polyak: 0.02")
     spec = load(tmp_path, stages, ["pretrain.agent=cql", "pretrain.config.alpha=2"])
     assert spec.stages["pretrain"].config == {"hidden": [8], "lr": 2e-3, "polyak": 0.02, "alpha": 2.0}  # type: ignore[union-attr]
+    turned = load(tmp_path, stages, ["pretrain.config.alpha=2", "pretrain.agent=cql"])
+    assert turned == spec
     spec = load(tmp_path, stages, ["pretrain.agent=bc"])  # which has no targets
     assert spec.stages["pretrain"].config == {"hidden": [8], "lr": 2e-3}  # type: ignore[union-attr]
     spec = load(tmp_path, stages, ["pretrain.agent=iql"])  # as it was
@@ -100,6 +105,10 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
             GOOD.replace("agent: sac", "agent: sac, config: {subset: 3}"),
             "p.yaml:6: stages.finetune.config.subset: expected at most members (2), got 3",
         ),
+        (
+            GOOD.replace("agent: sac", "agent: rlpd, config: {members: 1}"),
+            "p.yaml:6: stages.finetune.config.subset: expected at most members (1), got 2",
+        ),
         (GOOD.replace("0.9", "high"), "p.yaml:5: stages.pretrain.config.expectile: expected a number, got 'high'"),
         (
             GOOD.replace("{expectile: 0.9}", "{}, relabel: {value: {own: 0.4}}"),
@@ -114,6 +123,14 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
             "p.yaml:6: stages.finetune.start: expected a stage of kind offline",
         ),
         (GOOD.replace("500", "10_000"), "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000)"),
+        (
+            GOOD.replace("500", "500, critic_steps: 9_500"),
+            "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000), critic_steps included",
+        ),
+        (
+            GOOD.replace("start: pretrain", "seam: {optimizer: reset}"),
+            "p.yaml:6: stages.finetune.seam.optimizer: nothing carries over without a start; remove",
+        ),
         (
             GOOD.replace("warmup_steps: 500", "envs: 2, utd: 0.25"),
             "p.yaml:6: stages.finetune.utd: expected a whole number of updates for a step of all 2 envs, got 0.25",
@@ -232,6 +249,16 @@ def test_all_kinds_of_mistakes_at_once(tmp_path: Path) -> None:
         "p.yaml:6: stages.pretrain.agent",
         "--set finetune.udt=4: stages.finetune.udt",
     ]
+
+
+def test_far_starts_are_those_of_the_stage_gone_on_from(tmp_path: Path) -> None:
+    more = GOOD.replace("recipe: stitch}", "recipe: stitch}\n  others: {kind: collect, recipe: navigate}")
+    more = more.replace("updates: 1e3", "updates: 1e3, data: demos")
+    spec = load(tmp_path, more.replace("start: pretrain", "start: pretrain, data: others, starts: far"))
+    context: Any = SimpleNamespace(plan=SimpleNamespace(spec=spec))
+    _refuse_far(context, "others")
+    with pytest.raises(ToolkitError, match=r"finetune\.starts: the recording joins every cell"):
+        _refuse_far(context, "demos")
 
 
 def test_the_mix_is_overridden_piece_by_piece(tmp_path: Path) -> None:

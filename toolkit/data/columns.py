@@ -31,6 +31,7 @@ _WIDE = ("obs", "achieved", "desired", "action")  # (R, width)
 _NARROW = {"reward": "float32", "terminated": "bool", "truncated": "bool"}  # (R,)
 _PLACES = ("starts", "numbers")  # (E + 1,) and (E,)
 _MANIFEST = "manifest.json"
+_FOLDER = "columns-"
 
 
 class Columns:
@@ -68,11 +69,16 @@ def columns(dataset: Path, stored: Stored = "float32") -> Columns:
 
     Raises ToolkitError where the data cannot be read, or has numbers that float16 cannot hold.
     """
-    folder = dataset / f"columns-{stored}"
+    folder = dataset / f"{_FOLDER}{stored}"
     key = {"layout": LAYOUT, "sha256": read_metadata(dataset).get("sha256") or sha256(dataset / "data" / MAIN_FILE)}
     if not _made_of(folder, key):
         _make(dataset, folder, stored, key)
     return Columns(folder)
+
+
+def of_columns(file: Path) -> bool:
+    """Whether a file in a data set's folder belongs to columns, so that it says nothing that the data set does not."""
+    return file.parent.name.removeprefix(".").startswith(_FOLDER)
 
 
 def _made_of(folder: Path, key: Json) -> bool:

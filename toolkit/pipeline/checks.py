@@ -71,8 +71,7 @@ def _starts(made: Plan) -> Iterator[Problem]:
             continue
         why = "the task has no fixed goal" if made.card.goal_xy is None else ""
         for source in stage.of if isinstance(stage, EvaluateStage) else (name,):
-            training: Any = made.spec.stages[source]
-            if made.spec.data_of(source) is None and not getattr(training, "start", None):
+            if made.spec.data_of(source) is None:
                 why = why or f"{source} has no recording"
         if why:
             text = f"far needs to know what the data joins, but {why}; expected all"

@@ -96,14 +96,13 @@ class RunFolder:
         write_json(self.stage(name) / MANIFEST, manifest)
         return manifest
 
-    def begin(self, name: str) -> Path:
+    def begin(self, name: str) -> None:
         """An empty folder for a stage that starts afresh; what stood there goes."""
         folder = self.stage(name)
         for phase in ("offline", "online"):
             shutil.rmtree(self.tensorboard / phase / name, ignore_errors=True)
         discard(folder)
         folder.mkdir(parents=True)
-        return folder
 
     def elapsed(self, name: str, seconds: float | None = None) -> float:
         """Seconds earlier runs put into an unfinished stage; with `seconds`, note that many."""
@@ -126,7 +125,8 @@ def choose(name: str, resolved: str, again: bool) -> Path:
     """
     numbers = [int(match[1]) for path in Path("runs").glob(f"{name}-*") if (match := _numbered(name, path.name))]
     newest = Path("runs") / f"{name}-{max(numbers, default=0)}"
-    if numbers and (again or (_same(newest, resolved) and not (newest / REPORT).exists() and not _busy(newest))):
+    finished = (newest / SUMMARY).exists() and (newest / REPORT).exists()  # a page alone may be of an unfinished run
+    if numbers and (again or (_same(newest, resolved) and not finished and not _busy(newest))):
         return newest
     return Path("runs") / f"{name}-{max(numbers, default=0) + 1}"
 
@@ -138,7 +138,7 @@ def check_usable(root: Path, name: str, task: str) -> None:
     if root.is_dir() and any(root.iterdir()) and not any((root / name).exists() for name in (PIPELINE, LOCK)):
         raise ToolkitError(f"{root}: holds files but no run; choose an empty folder, or a run to go on with")
     file = root / PIPELINE
-    there = strict_yaml.parse(file.read_text(encoding="utf-8"), str(file)).value if file.is_file() else None
+    there = strict_yaml.read(file).value if file.is_file() else None
     if isinstance(there, dict) and (there.get("name"), there.get("task")) != (name, task):
         other = f"{there.get('name')} on {there.get('task')}"
         raise ToolkitError(f"{root}: holds a run of {other}, and this one is {name} on {task}; choose another --out")
@@ -150,7 +150,7 @@ def _numbered(name: str, folder: str) -> re.Match[str] | None:
 
 def _same(root: Path, resolved: str) -> bool:
     file = root / PIPELINE
-    return not file.exists() or file.read_text(encoding="utf-8") == resolved
+    return not file.exists() or file.read_bytes() == resolved.encode()
 
 
 def _busy(root: Path) -> bool:

@@ -21,6 +21,7 @@ from toolkit.pipeline.spec import (
     PipelineSpec,
     RecordingStage,
     RecordStage,
+    Seam,
     Stage,
     StitchStage,
     TrainingStage,
@@ -101,9 +102,14 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
     if isinstance(stage, OnlineStage):
         if stage.start is not None:
             yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))
-        if stage.warmup_steps >= stage.env_steps:
-            text = f"expected less than env_steps ({stage.env_steps}), got {stage.warmup_steps}"
-            yield Problem((*keys, "warmup_steps"), text)
+        else:
+            fresh = Seam()
+            for setting in ("carry", "optimizer", "temperature"):
+                if getattr(stage.seam, setting) != getattr(fresh, setting):
+                    yield Problem((*keys, "seam", setting), "nothing carries over without a start; remove")
+        if (frozen := stage.warmup_steps + stage.critic_steps) >= stage.env_steps:
+            text = f"expected less than env_steps ({stage.env_steps}), critic_steps included, so that a policy moves"
+            yield Problem((*keys, "warmup_steps"), f"{text}; got {frozen}")
         if not math.isclose(stage.envs * stage.utd, round(stage.envs * stage.utd)):
             text = f"expected a whole number of updates for a step of all {stage.envs} envs, got {stage.utd:g} a step"
             yield Problem((*keys, "utd"), text)

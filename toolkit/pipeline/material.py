@@ -35,7 +35,6 @@ class Material:
     normalizer: Normalizer
     far_starts: list[Cell]
     replay: Recording | None  # the episodes the agent keeps, normalised
-    episodes: int  # in `replay`
     findings: tuple[Finding, ...] = ()  # warnings about the recording
 
 
@@ -88,12 +87,10 @@ def prepare(
     For goals drawn anew episodes stay `whole`, and goals are scaled as the positions that they are drawn from.
     Raises ToolkitError where the recording has errors, or the agent keeps no episode.
     """
-    if dataset is None and earlier is not None:
-        return Material(earlier.normalizer, earlier.far_starts, None, 0)
     if dataset is None:
         width = agent.spec.obs_dim
         normalizer = Normalizer(np.zeros(width, np.float32), np.ones(width, np.float32))
-        return Material(normalizer, [], None, 0)
+        return Material(normalizer, [], None)
     imported = import_minari(dataset)
     findings = tuple(check(imported, card))
     episodes = relabel(card, checked(imported), whole)
@@ -110,7 +107,7 @@ def material_from(
     kept = episodes.select(chosen(agent, episodes))
     replay = Replay.from_episodes(kept, normalizer(card.inputs(kept)), gamma, card.cut_value(gamma))
     refuse_long_chunks(agent, replay, whole, kept)
-    return Material(normalizer, far, replay, len(kept), findings)
+    return Material(normalizer, far, replay, findings)
 
 
 def drawn_inputs(card: TaskCard, episodes: Episodes, whole: bool) -> FloatArray:

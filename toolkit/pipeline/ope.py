@@ -18,7 +18,7 @@ from toolkit.policy import load_policy
 from toolkit.recordings import find_data
 from toolkit.stats import spearman
 from toolkit.tasks import relabel
-from toolkit.types import Json, Progress
+from toolkit.types import Json, Progress, ToolkitError
 
 
 def rank_runs(
@@ -33,7 +33,8 @@ def rank_runs(
     `data` is a Minari data set, by path or by id, in place of the recording that each stage goes back to; `gamma` the
     discount of the estimates, by default the largest of the stages. `return` is what the stage's last evaluation in
     the simulator paid, without discount, `spearman` the rank correlation of both over all policies and seeds, and
-    `regret` what is lost by taking the first. Raises ToolkitError where a run has no trained stage with a recording.
+    `regret` what is lost by taking the first. Raises ToolkitError where a run has no trained stage with a recording, or
+    an estimate diverges.
     """
     jobs = [
         (Path(run), name, Path(run) / dataset if data is None else find_data(data, DATA))
@@ -48,6 +49,8 @@ def rank_runs(
         policy = load_policy(run / "stages" / name)
         show = part_of(progress, place, len(jobs))
         values = estimate(policy, relabel(policy.card, read_minari(dataset)), gamma, updates, progress=show)
+        if not np.isfinite(values).all():
+            raise ToolkitError(f"{run} {name}: the estimate diverged; try a smaller --gamma, or fewer --updates")
         about = {"run": str(run), "stage": name, "agent": policy.agent_name}
         paid = manifest["result"]["return"]["per_seed"]
         found += [

@@ -12,6 +12,7 @@ from toolkit.agents import CONFIGS
 from toolkit.catalog import DATA, find
 from toolkit.config import dump, located
 from toolkit.controllers import Recipe, load_recipe
+from toolkit.data.columns import of_columns
 from toolkit.files import sha256
 from toolkit.pipeline.checks import problems
 from toolkit.pipeline.context import Plan
@@ -27,6 +28,8 @@ _WITHOUT_EFFECT = {"workers", "checkpoint_every_s"}
 # Modules that change what a person sees, not what a stage leaves.
 _BESIDE = {
     "__main__.py",
+    "advise.py",
+    "assess.py",
     "cli.py",
     "cli_data.py",
     "cli_measure.py",
@@ -36,6 +39,7 @@ _BESIDE = {
     "fqe.py",
     "report",
     "sweep.py",
+    "video.py",
 }
 
 
@@ -96,7 +100,7 @@ def _content(stage: Stage) -> list[str] | None:
         return None
     path = find_data(stage.source, DATA)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [sha256(file) for file in files]
+    return [sha256(file) for file in files if not of_columns(file)]
 
 
 @cache

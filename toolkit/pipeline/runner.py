@@ -55,7 +55,8 @@ def run_pipeline(
         try:
             summary = _carry_out(context, again)
         except (KeyboardInterrupt, SystemExit):
-            console.note("What is done is kept; the same command goes on from there.")
+            same = "the same command without --from" if again else "the same command"
+            console.note(f"What is done is kept; {same} goes on from there.")
             raise
         report = write_report(root)
         console.final_table(summary, report)

@@ -58,7 +58,7 @@ def carry(offline: Any, online: Any, seam: Seam, carries: Mapping[str, str] | No
             earlier = getattr(offline, f"{source}_targ", getattr(offline, source).p)
             _same_shapes(target, earlier, getattr(online, target))
             taken[target] = earlier
-    if hasattr(online, TEMPERATURE) and seam.temperature is not None:
+    if seam.temperature is not None:
         taken[TEMPERATURE] = _temperature(offline, online, seam)
     # copies: nothing of the offline state may change under the online one's hands
     return pytree.tree_map(torch.clone, online._replace(**taken))
@@ -117,6 +117,8 @@ def _moments(net: Net, seam: Seam) -> Net:
 
 
 def _temperature(offline: Any, online: Any, seam: Seam) -> Net:
+    if not hasattr(online, TEMPERATURE):
+        raise SeamError(Problem(("seam", "temperature"), "the online agent has none; expected null"))
     if seam.temperature == "keep":
         if not hasattr(offline, TEMPERATURE):
             text = "the offline agent has none to keep; expected a number or null"

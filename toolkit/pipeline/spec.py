@@ -57,7 +57,8 @@ class ImportStage(Strict):
 
     kind: Literal["import"]
     source: str
-    """Path of a recording in any format that `toolkit data` reads, or id of a data set below `data/`."""
+    """Path of a recording in any format that `toolkit data` reads, or id of a data set below `data/`; a replay buffer,
+    which is a pickle, goes through `toolkit data convert --trust-pickle` first."""
     achieved: Annotated[str, Field(pattern=r"^[0-9]+:[0-9]+$")] | None = None
     """Numbers of an observation that are the achieved goal, FIRST:END, in a file without goals."""
 
@@ -116,7 +117,7 @@ class _Training(Strict):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Products of hidden layers; auto takes bf16 where the hardware has units for it. All else stays in fp32."""
     checkpoint_every_s: PositiveFloat = 20.0
-    """Seconds between two checkpoints: at most this much work is lost to a kill."""
+    """Seconds between two checkpoints: a kill loses at most this much training, or the evaluation it breaks off."""
 
 
 class OfflineStage(_Training):
@@ -200,7 +201,7 @@ Stage = Annotated[RecordingStage | TrainingStage | EvaluateStage | StitchStage, 
 class PipelineSpec(Strict):
     """One pipeline: a task, seeds trained together, and stages carried out in the order they stand."""
 
-    shortcut = "stages"
+    shortcut, decisive = "stages", "agent"
 
     name: str = Field(pattern=r"^[a-z0-9]+([-_][a-z0-9]+)*$")
     """Lower-case words joined by - or _; names the run folder."""
@@ -219,9 +220,9 @@ class PipelineSpec(Strict):
     """Name of each stage and what it does."""
 
     @classmethod
-    def overridden(cls, block: dict[str, Any], name: str, value: Any) -> None:
+    def overridden(cls, block: dict[str, Any], value: Any) -> None:
         """With another algorithm only those settings stay that mean the same to it."""
-        if name == "agent" and isinstance(config := block.get("config"), dict):
+        if isinstance(config := block.get("config"), dict):
             known = CONFIGS[value].model_fields if isinstance(value, str) and value in CONFIGS else ()
             block["config"] = {key: config[key] for key in config if key in _SHARED and key in known}
 

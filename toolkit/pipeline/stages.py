@@ -155,7 +155,9 @@ def _refuse_far(context: Context, name: str) -> None:
     spec = context.plan.spec
     for later, stage in spec.stages.items():
         of = stage.of if isinstance(stage, EvaluateStage) else (later,)
-        if getattr(stage, "starts", "") == "far" and any(spec.data_of(source) == name for source in of):
+        # who goes on from another stage takes over its far starts
+        first = [getattr(spec.stages[source], "start", None) or source for source in of]
+        if getattr(stage, "starts", "") == "far" and any(spec.data_of(source) == name for source in first):
             raise no_far_starts(later)
 
 

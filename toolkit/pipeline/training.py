@@ -82,8 +82,7 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     card, material = context.plan.card, _material(context, name, stage, agent, earlier)
     learner = Learner(agent, context.seeds, planned_updates(stage, card), stage.compile, stage.precision)
     if earlier is not None:
-        on_device = torch.utils._pytree.tree_map(lambda leaf: leaf.to(learner.device), earlier.state)
-        learner.state = carry(on_device, learner.state, stage.seam, agent.carries)
+        learner.state = carry(earlier.state, learner.state, stage.seam, agent.carries)
     practice = Practice(EnvPool(card, len(context.seeds) * stage.envs), material.normalizer, context.seeds)
     guard = Guard(stage.guard, learner) if stage.guard else None
     if agent.cfg.on_policy:

@@ -188,7 +188,7 @@ class Watch(Hooks):
         if not all(bool(torch.isfinite(leaf).all()) for leaf in torch.utils._pytree.tree_leaves(tensors["agent"])):
             raise Refused(
                 f"stage {self.name}: weights are no longer finite at step {meta['step']}: training has diverged; "
-                f"lower {self.name}.config.lr. The checkpoint before it stands in {self.context.checkpoint(self.name)}"
+                f"lower {self.name}.config.lr. An earlier checkpoint, if any, is {self.context.checkpoint(self.name)}"
             )
         mean, std = self.material.normalizer
         flat = policy_tensors(tensors["agent"], mean, std) | checkpoint.flatten(tensors.get("practice", {}), "practice")

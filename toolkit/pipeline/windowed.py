@@ -54,4 +54,4 @@ def prepare_window(
 
     window = Window(sizes[filled], pack, min(rows, int(sizes.sum())), stage.batch_size)
     refuse_long_chunks(agent, window.at(0), whole, everything.select(kept))
-    return Material(normalizer, far, window, int(kept.sum()), tuple(shared(findings)))
+    return Material(normalizer, far, window, tuple(shared(findings)))
