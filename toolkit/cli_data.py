@@ -31,6 +31,7 @@ Achieved = Annotated[
 ]
 Part = Annotated[str | None, typer.Option("--filter", help="robomimic: only the demonstrations of this mask.")]
 Task = Annotated[str | None, typer.Option(help="Task card, which says what success is and what is paid.")]
+For = Annotated[str | None, typer.Option("--task", help="Task card whose environment the dataset is for.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Write over what has the same name.")]
 Out = Annotated[str, typer.Argument(help="Minari id below --root, such as mine/walk-v0; a file for other formats.")]
 
@@ -82,7 +83,6 @@ def show(
 
         card = _card(task)
         imported = open_data(dataset, root, format, reading(card, achieved, action_bounds, part, trust_pickle))
-
         episodes = checked(imported) if card is None else relabelled(checked(imported), card)
         result = describe(imported, episodes, card)
         if out is not None:
@@ -165,7 +165,7 @@ def convert(
     out: Out,
     to: Annotated[Literal["minari", "ogbench", "d4rl"], typer.Option(help="Format to write.")] = "minari",
     root: Root = DATA,
-    task: Annotated[str | None, typer.Option(help="Task card whose environment the dataset is for.")] = None,
+    task: For = None,
     replace: Replace = False,
     format: Format = None,
     trust_pickle: Trust = False,
@@ -194,7 +194,7 @@ def merge(
     out: Out,
     datasets: Annotated[list[str], typer.Argument(help="Two or more datasets.")],
     root: Root = DATA,
-    task: Task = None,
+    task: For = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -220,10 +220,12 @@ def split(
     rest: Annotated[str | None, typer.Argument(help="Minari id for the episodes that were not chosen.")] = None,
     episodes: Annotated[str | None, typer.Option(metavar="FIRST:END", help="Choose by place, from 0.")] = None,
     share: Annotated[float | None, typer.Option(min=0, max=1, help="Choose this share of them at random.")] = None,
-    success: Annotated[bool | None, typer.Option("--success/--failure", help="Choose by how they end.")] = None,
+    success: Annotated[
+        bool | None, typer.Option("--success/--failure", help="Choose those that terminate as recorded, or do not.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
     root: Root = DATA,
-    task: Task = None,
+    task: For = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -235,15 +237,14 @@ def split(
         from toolkit import recordings
         from toolkit.data.imported import checked
 
-        card = _card(task)
+        card, names = _card(task), [out, rest] if rest else [out]
+        recordings.free(names, root, replace)
         imported = recordings.open_data(dataset, root, options=recordings.reading(card))
         whole, made = checked(imported), _made("split", [imported])
         chosen = recordings.choose(whole, episodes, share, success, seed)
-        parts = {out: chosen} | ({rest: np.setdiff1d(np.arange(len(whole)), chosen)} if rest else {})
-        paths = [
-            recordings.write([whole.select(index)], name, root, made=made, card=card, replace=replace)
-            for name, index in parts.items()
-        ]
+        parts = dict(zip(names, (chosen, np.setdiff1d(np.arange(len(whole)), chosen)), strict=False))
+        how: Json = {"made": made, "card": card, "replace": replace}
+        paths = [recordings.write([whole.select(index)], name, root, **how) for name, index in parts.items()]
         return {"datasets": [str(path) for path in paths], "episodes": [len(index) for index in parts.values()]}
 
     answer(call, as_json, lambda result: result["datasets"])
@@ -286,11 +287,9 @@ def relabel(
 
 
 def _card(name: str | None) -> TaskCard | None:
-    if name is None:
-        return None
     from toolkit.tasks import load_card
 
-    return load_card(name)
+    return None if name is None else load_card(name)
 
 
 def _made(command: str, parts: list[Imported]) -> Json:

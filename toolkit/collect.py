@@ -53,7 +53,7 @@ def collect(
 
     An episode in which simulator, controller or process fails is left out: a line on standard error names it, and the
     data set's metadata does. Raises ToolkitError where the data set exists already, unless `replace`, or nothing is to
-    be kept, and RuntimeError where more than a tenth of the episodes fail.
+    be kept, and RuntimeError where more than a tenth of the episodes fail, and more than ten or all.
     """
     name = dataset_id(recipe, card)
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
@@ -88,15 +88,13 @@ def collect(
                 f"recipe {recipe.name}: keep: {recipe.keep}: none of {recipe.episodes} episodes is such a one"
             )
 
-    spec = env.env_spec
-    spec.max_episode_steps = recipe.max_episode_steps
     return write_minari(
         episodes(),
         name,
         out,
         observation_space=env.observation_space if env.achieved_dim else env.observation_space["observation"],
         action_space=env.actions.recorded,
-        env_spec=spec.to_json(),
+        env_spec=env.env_spec.to_json(),
         metadata=about,
         replace=replace,
     )

@@ -25,7 +25,7 @@ def is_log(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
     found = set(names(path))
-    return {"qpos", "qvel", "ctrl"} <= found and "observations" not in found
+    return set(_WANTED) <= found and "observations" not in found
 
 
 def replay(path: Path, card: TaskCard) -> Imported:
@@ -77,7 +77,7 @@ def _starts(path: Path, log: dict[str, Array], env: TaskEnv) -> IntArray:
     if env.actions.discrete:
         raise ToolkitError(f"{path}: task {env.card.name}: expected one whose actions are numbers, it takes choices")
     for name, width in zip(_WANTED, (*env.state_sizes(), env.actions.dim), strict=True):
-        rows, shape = log[name], (len(log["qpos"]), width)
+        rows, shape = log[name], (*log["qpos"].shape[:1], width)
         if rows.shape != shape:
             raise ToolkitError(f"{path}: {name}: expected {shape} as task {env.card.name} has it, got {rows.shape}")
         if not np.isfinite(rows).all():

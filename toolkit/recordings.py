@@ -19,6 +19,7 @@ from toolkit.data.imported import Imported, Source, acting, checked, count_ends
 from toolkit.data.importers import detect, read_data
 from toolkit.data.importers.options import Options, columns, goals, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
+from toolkit.data.minari_writer import free_path
 from toolkit.tasks import TaskCard, make_env, relabel, unseen_env
 from toolkit.tasks.actions import Scaled
 from toolkit.types import BoolArray, Episodes, IntArray, Json, ToolkitError
@@ -26,6 +27,7 @@ from toolkit.types import BoolArray, Episodes, IntArray, Json, ToolkitError
 Target = Literal["minari", "ogbench", "d4rl"]
 
 _DEPTH = 6  # folders below a root in which data sets are looked for
+_counted: dict[str, tuple[int, int, int]] = {}  # what `_widths` knows, by the card as JSON
 
 
 def find_data(name: str, root: Path) -> Path:
@@ -109,17 +111,22 @@ def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
 
 def misfit(episodes: Episodes, card: TaskCard) -> str:
     """How the widths of rows differ from the task's; nothing where they do not."""
-    with contextlib.closing(unseen_env(card)) as env:
-        sizes, goal = env.sizes, env.achieved_dim
     own = card.reward.rule == "env" and not card.goal.observed
-    for name, rows, width in (
-        ("observations", episodes.obs, sizes.obs_dim - sizes.goal_dim),
-        ("actions", episodes.action, sizes.action_dim),
-        ("goals", episodes.achieved, goal),
-    ):
+    found = {"observations": episodes.obs, "actions": episodes.action, "goals": episodes.achieved}
+    for (name, rows), width in zip(found.items(), _widths(card), strict=True):
         if rows.shape[1] != width and not (name == "goals" and (own or not rows.shape[1])):
             return f"task {card.name} has {name} of {width} numbers; got {rows.shape[1]}"
     return ""
+
+
+def _widths(card: TaskCard) -> tuple[int, int, int]:
+    """Numbers of an observation, an action and a goal in a task, whose simulator is made only once to count them."""
+    key = card.model_dump_json()
+    if key not in _counted:
+        with contextlib.closing(unseen_env(card)) as env:
+            sizes = env.sizes
+            _counted[key] = sizes.obs_dim - sizes.goal_dim, sizes.action_dim, env.achieved_dim
+    return _counted[key]
 
 
 def _judged(episodes: Episodes, card: TaskCard) -> Judged | None:
@@ -246,6 +253,14 @@ def relabelled(episodes: Episodes, card: TaskCard) -> Episodes:
     if not len(made):
         raise ToolkitError(f"task {card.name}: no episode has a step outside of its goal")
     return made
+
+
+def free(names: Sequence[str], root: Path, replace: bool) -> None:
+    """Raises ToolkitError where one of the ids is malformed, taken, or there twice: before the first is written."""
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ToolkitError(f"{name}: expected another name for each data set")
+        free_path(name, root, replace)
 
 
 def write(

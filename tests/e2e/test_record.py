@@ -33,19 +33,23 @@ stages:
 """
 
 
-def runner(folder: Path, out: str = "run") -> Path:
+def runner(folder: Path) -> Path:
     file = folder / "runner.yaml"
     file.write_text(RUNNER, encoding="utf-8")
-    run_pipeline(file, out=folder / out, progress="none")
-    return folder / out
+    run_pipeline(file, out=folder / "run", progress="none")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runner(tmp_path_factory.mktemp("runner"))
 
 
 def recording(run: Path, name: str) -> Episodes:
     return import_minari(run / f"data/recorded/{name}-v0").episodes
 
 
-def test_recordings_are_what_the_simulator_shows(tmp_path: Path) -> None:
-    run = runner(tmp_path)
+def test_recordings_are_what_the_simulator_shows(run: Path, tmp_path: Path) -> None:
     seen, medium, played = (recording(run, name) for name in ("seen", "medium", "played"))
     assert seen.lengths.tolist() == [550] * 4  # two environments of two seeds
     assert medium.lengths.tolist() == [1000, 500] * 2
@@ -59,12 +63,11 @@ def test_recordings_are_what_the_simulator_shows(tmp_path: Path) -> None:
             assert data.reward[row] == np.float32(reward)
     assert not medium.terminated.any()
     assert np.flatnonzero(medium.truncated).tolist() == [999, 1500, 2501, 3002]
-    assert differences(fingerprint(run), fingerprint(runner(tmp_path, "again"))) == []
+    assert differences(fingerprint(run), fingerprint(runner(tmp_path))) == []
     assert by_dataset(run) == {"data/recorded/seen-v0": ["clone"]}
 
 
-def test_a_policy_is_recorded_as_it_explores(tmp_path: Path) -> None:
-    run = runner(tmp_path)
+def test_a_policy_is_recorded_as_it_explores(run: Path) -> None:
     medium = recording(run, "medium")
     policy = load_policy(run / "stages/behaviour")
     greedy = policy.predict(medium.obs[:1000])[0]

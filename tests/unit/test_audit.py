@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_importers import after, d4rl_arrays, truth, write_h5
+from toolkit import recordings
 from toolkit.collect import collect
 from toolkit.controllers import Recipe, load_recipe
 from toolkit.data.audit import audit
@@ -138,7 +139,7 @@ FAULTS: dict[str, tuple[Callable[[h5py.File], Any], str, int | None, int | None]
     "swapped axes": (put(SEEN, lambda o: o.T.copy()), "swapped-axes", 5, None),
     "terminal at the limit": (at_limit, "terminal-timeout", 3, 14),
     "shifted rewards": (
-        lambda f: [at(f"episode_{e}/rewards", ..., 0.0)(f) for e in range(EPISODES)],
+        both(*(put(f"episode_{e}/rewards", lambda r: r + 2.0) for e in range(EPISODES))),
         "reward-shift",
         None,
         None,
@@ -208,6 +209,20 @@ def test_nothing_succeeds(sound: Path) -> None:
     assert "no-success" in {f.rule for f in audit(Imported(lost, imported.source))}
     away = replace(episodes, achieved=episodes.achieved + 100)
     assert "no-success" in {f.rule for f in check(Imported(away, imported.source), CARD)}
+
+
+def test_zeros_where_no_rewards_were_recorded_are_not_shifted_ones(sound: Path, tmp_path: Path) -> None:
+    unpaid = both(*(at(f"episode_{e}/rewards", ..., 0.0) for e in range(EPISODES)))
+    assert check(import_minari(copy_of(sound, tmp_path / "zeros", unpaid)), CARD) == []
+
+
+def test_a_task_is_looked_at_once_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, data = [], fallen([20, 30], 4, 2).episodes
+    make = recordings.unseen_env
+    monkeypatch.setattr(recordings, "unseen_env", lambda card: made.append(card.name) or make(card))
+    card = load_card("cartpole").model_copy(update={"max_episode_steps": 77})
+    assert [recordings.misfit(data, card) for _ in range(3)] == [""] * 3
+    assert made == ["cartpole"]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_convert_there_and_back(recorded: Path, here: Path, monkeypatch: pytest.
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(here / "data"))
     opened = minari.load_dataset("mine/walk-v0")
     assert opened.total_episodes == 8 and opened.env_spec.id == CARD.env_id
+    assert opened.env_spec.max_episode_steps == CARD.max_episode_steps
     np.testing.assert_array_equal(next(opened.iterate_episodes()).observations["observation"], one.obs[: one.starts[1]])
     assert "exists already" in data("convert", "walk.hdf5", "mine/walk-v0", code=2)
     assert "exists already" in data("convert", str(recorded), "walk.hdf5", "--to", "d4rl", code=2)
@@ -210,6 +211,31 @@ def test_merge_and_split(recorded: Path, here: Path) -> None:
             choose(whole, **arguments)  # type: ignore[arg-type]
     np.savez(here / "play.npz", **ogbench_arrays(truth()))
     assert "of one width" in data("merge", "part/x-v0", "part/a-v0", "play.npz", code=2)
+
+
+def test_split_writes_both_or_none(recorded: Path, here: Path) -> None:
+    data("split", str(recorded), "part/there-v0", "--episodes", "0:1")
+    before = read_minari(here / "data/part/there-v0")
+    for names, told in (
+        (["part/a-v0", "part/a-v0"], "part/a-v0: expected another name"),
+        (["part/a-v0", "part/there-v0"], "exists already"),
+        (["part/a-v0", "../b-v0"], "expected NAMESPACE/NAME-vNUMBER"),
+    ):
+        assert told in data("split", str(recorded), *names, "--episodes", "0:2", code=2)
+        assert [path.name for path in (here / "data/part").iterdir()] == ["there-v0"]
+    same(before, read_minari(here / "data/part/there-v0"))
+    data("split", str(recorded), "part/a-v0", "part/there-v0", "--episodes", "0:2", "--replace")
+    assert [len(read_minari(here / f"data/part/{name}-v0")) for name in ("a", "there")] == [2, 6]
+
+
+def test_what_json_cannot_say_is_no_metadata(recorded: Path, here: Path) -> None:
+    root = recorded.parents[1]
+    for text in ("NaN", "1e999"):
+        (here / "root/odd-v0/data").mkdir(parents=True, exist_ok=True)
+        (here / "root/odd-v0/data/metadata.json").write_text(f'{{"total_steps": {text}}}')
+        (entry,) = data("list", str(here / "root"), "--json")["datasets"]
+        assert f"{text}: expected a finite number" in entry["error"]
+    assert "error" not in data("list", str(root), "--json")["datasets"][0]
 
 
 @pytest.mark.parametrize("name", ["../x-v0", "/tmp/x-v0", "a/../../x-v0", "x"])

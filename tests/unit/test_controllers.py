@@ -18,6 +18,7 @@ from toolkit.controllers import Controller, Noise, RandomController, Recipe, Way
 from toolkit.controllers.fetch import PushController
 from toolkit.controllers.noise import DelayNoise
 from toolkit.data.minari import read_minari
+from toolkit.maze import Maze
 from toolkit.recorder import Recorder, within_span
 from toolkit.tasks import TaskEnv, load_card, make_env
 from toolkit.types import ToolkitError
@@ -320,6 +321,26 @@ def test_navigate_takes_the_farthest_where_nothing_is_far_enough() -> None:
         starts[start] = maze.steps_between(start, goal)
     assert starts[2, 3] == 3  # the middle of the U
     assert len(starts) == len(maze.free_cells)
+
+
+@pytest.mark.parametrize("name", ["navigate", "stitch"])
+def test_routes_stay_in_the_part_of_the_maze_where_they_start(name: str) -> None:
+    """Two corridors and a cell without neighbours, from which nothing leads away."""
+    maze = Maze([[1] * 9, [1, 0, 0, 0, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1, 1, 0, 1], [1] * 9])
+    recipe, rng = load_recipe(name), np.random.default_rng(0)
+    found = {tuple(recipe.draw_cells(maze, rng)) for _ in range(200)}
+    assert {start for start, _ in found} == {(1, 1), (1, 2), (1, 3), (1, 7), (2, 7)}
+    assert all(maze.steps_between(start, goal) > 0 for start, goal in found)
+
+
+def test_the_draws_of_routes_stay_what_they_were() -> None:
+    maze, rng = load_card("pointmaze-medium").maze, np.random.default_rng(0)
+    assert [load_recipe(name).draw_cells(maze, rng) for name in ("navigate", "stitch") * 2] == [
+        [(6, 2), (3, 3)],
+        [(4, 2), (2, 2)],
+        [(2, 6), (1, 1)],
+        [(1, 2), (1, 1)],
+    ]
 
 
 def test_on_the_way_other_places_are_aimed_at(tmp_path: Path) -> None:

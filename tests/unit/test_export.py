@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch.utils import _pytree
 
@@ -192,3 +193,6 @@ def test_safetensors_of_others_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(ToolkitError, match="expected a file of `toolkit export"):
         load_safetensors(tmp_path / "x.safetensors")
+    safetensors.torch.save_file({"pi/w0": torch.zeros(2)}, tmp_path / "y.safetensors", metadata={"policy": "{}"})
+    with pytest.raises(ToolkitError, match=r"expected a file of `toolkit export.*normalizer/mean"):
+        load_safetensors(tmp_path / "y.safetensors")

@@ -388,6 +388,14 @@ def test_robomimic_stops_at_the_first_success_and_falls_back_on_states(tmp_path:
     assert found.source.dropped[0] == (1, "steps", "after the first success of their demonstration")
 
 
+def test_robomimic_actions_in_other_bounds(tmp_path: Path) -> None:
+    episodes = truth(3)
+    path = write_robomimic(tmp_path / "demos.hdf5", [e._replace(action=2 * e.action) for e in episodes])
+    same(read_data(path, options=Options(bounds=pair("-2,2"))), episodes)
+    with pytest.raises(ToolkitError, match="an action outside the bounds"):
+        checked(read_data(path))
+
+
 # LeRobot
 
 
@@ -486,6 +494,21 @@ def test_lerobot_features_of_one_number(tmp_path: Path) -> None:
     info["features"]["observation.gripper"]["shape"] = 3  # not LeRobot's: it is left out
     (folder / "meta/info.json").write_text(json.dumps(info))
     assert read_data(folder).episodes.obs.shape[1] == 4
+
+
+@pytest.mark.parametrize("kind", ["ArrowInvalid", "ArrowCapacityError", "ArrowKeyError", "ArrowTypeError"])
+def test_lerobot_whatever_arrow_says_of_a_file_is_put_into_words(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_lerobot(tmp_path / "set", truth(), "v3.0")
+    import pyarrow.parquet
+
+    def fail(*arguments: Any, **settings: Any) -> Any:
+        raise getattr(pyarrow.lib, kind)("it is broken")
+
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", fail)
+    with pytest.raises(ToolkitError, match=r"expected a readable Parquet file; .*it is broken"):
+        read_data(folder)
 
 
 def test_lerobot_success_tells_more_than_done(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from hostile import external_link, instead, virtual
 from minari.data_collector import EpisodeBuffer
 
 from toolkit.data.minari import dataset_path, read_minari
@@ -218,29 +219,9 @@ def edit_file(folder: Path, edit: Callable[[h5py.File], None]) -> None:
     edit_metadata(folder, sha256=None)
 
 
-def replace(name: str, **arguments: object) -> Callable[[h5py.File], None]:
-    def edit(file: h5py.File) -> None:
-        del file[name]
-        file.create_dataset(name, **arguments)
-
-    return edit
-
-
 def soft_link(file: h5py.File) -> None:
     del file["episode_1"]
     file["episode_1"] = h5py.SoftLink("/episode_0")
-
-
-def external_link(file: h5py.File) -> None:
-    del file["episode_1/rewards"]
-    file["episode_1/rewards"] = h5py.ExternalLink("/etc/hostname", "/x")
-
-
-def virtual(file: h5py.File) -> None:
-    del file["episode_0/rewards"]
-    layout = h5py.VirtualLayout((3,), np.float64)
-    layout[:] = h5py.VirtualSource("elsewhere.h5", "x", (3,))
-    file.create_virtual_dataset("episode_0/rewards", layout)
 
 
 def not_a_number(file: h5py.File) -> None:
@@ -265,25 +246,29 @@ def picture(file: h5py.File) -> None:
 REWARDS = "episode_0/rewards"
 HOSTILE_OR_BROKEN = {
     "soft link": (soft_link, "episode_1: a soft or external link"),
-    "external link": (external_link, "episode_1/rewards: a soft or external link"),
-    "virtual": (virtual, "episode_0/rewards: data outside the file"),
+    "external link": (external_link("episode_1/rewards"), "episode_1/rewards: a soft or external link"),
+    "virtual": (virtual(REWARDS), "episode_0/rewards: data outside the file"),
     "external storage": (
-        replace(REWARDS, shape=(3,), dtype="f8", external=[("/etc/hostname", 0, 24)]),
+        instead(REWARDS, shape=(3,), dtype="f8", external=[("/etc/hostname", 0, 24)]),
         "episode_0/rewards: data outside the file",
     ),
-    "huge": (replace(REWARDS, shape=(2**40,), dtype="f8", chunks=(1024,)), "declares more data than a file"),
-    "objects": (replace(REWARDS, data=["a", "b", "c"]), "expected an array of numbers"),
+    "huge": (instead(REWARDS, shape=(2**40,), dtype="f8", chunks=(1024,)), "declares more data than a file"),
+    "objects": (instead(REWARDS, data=["a", "b", "c"]), "expected an array of numbers"),
     "group": (lambda file: (file.__delitem__(REWARDS), file.create_group(REWARDS)), "another kind of object"),
+    "goal of nothing": (
+        instead("episode_1/observations/achieved_goal", data=h5py.Empty("f4")),
+        "episode_1: expected 'achieved_goal'",
+    ),
     "missing": (lambda file: file.__delitem__("episode_1/truncations"), "episode_1: expected 'truncations'"),
     "missing episode": (lambda file: file.__delitem__("episode_1"), "expected 'episode_1'"),
     "short": (
-        replace("episode_2/observations/desired_goal", data=np.zeros((7, 2))),
+        instead("episode_2/observations/desired_goal", data=np.zeros((7, 2))),
         r"episode_2: desired_goal: expected shape \(8, 2\), got \(7, 2\)",
     ),
-    "wide": (replace("episode_2/actions", data=np.zeros((7, 3), np.float32)), r"expected shape \(7, 2\), got \(7, 3\)"),
-    "column": (replace(REWARDS, data=np.zeros((3, 1))), r"episode_0: rewards: expected shape \(3,\), got \(3, 1\)"),
+    "wide": (instead("episode_2/actions", data=np.zeros((7, 3), np.float32)), r"expected shape \(7, 2\), got \(7, 3\)"),
+    "column": (instead(REWARDS, data=np.zeros((3, 1))), r"episode_0: rewards: expected shape \(3,\), got \(3, 1\)"),
     "flags": (
-        replace("episode_0/terminations", data=np.full(3, np.nan)),
+        instead("episode_0/terminations", data=np.full(3, np.nan)),
         "episode_0: row 0: terminations: expected true or false",
     ),
     "picture": (picture, r"observation: expected rows of numbers, \(N, D\), got shape \(\d+, 3, 4\)"),
@@ -310,6 +295,9 @@ def test_files_not_to_be_believed_are_refused(folder: Path, case: str) -> None:
         ({"total_episodes": "3"}, "total_episodes: expected 1 to"),
         ({"action_space": '{"type": "Discrete", "n": 3}'}, "action_space: expected a Box"),
         ({"action_space": None}, "action_space: expected a Box"),
+        ({"action_space": "[" * 100_000}, "action_space: expected a Box"),
+        ({"action_space": f'{{"type": "Box", "low": [0], "high": [1{"0" * 400}]}}'}, "action_space: expected a Box"),
+        ({"total_steps": float("nan")}, "JSON metadata; NaN: expected a finite number"),
         ({"data_format": "arrow"}, "HDF5 format"),
     ],
 )
@@ -317,6 +305,23 @@ def test_metadata_not_to_be_believed_is_refused(folder: Path, changes: dict[str,
     edit_metadata(folder, **changes)
     with pytest.raises(ToolkitError, match=message):
         read_minari(folder)
+
+
+def test_goals_that_are_groups_are_left_out(folder: Path) -> None:
+    """As FrankaKitchen's are: a goal for each task by name."""
+
+    def nested(file: h5py.File) -> None:
+        for episode in file.values():
+            for key in ("achieved_goal", "desired_goal"):
+                rows = episode[f"observations/{key}"][:]
+                del episode[f"observations/{key}"]
+                episode[f"observations/{key}/kettle"], episode[f"observations/{key}/microwave"] = rows, rows[:, :1]
+
+    before = read_minari(folder)
+    edit_file(folder, nested)
+    episodes = read_minari(folder)
+    np.testing.assert_array_equal(episodes.obs, before.obs)
+    assert episodes.achieved.shape == episodes.desired.shape == (14, 0)
 
 
 def test_an_environment_named_by_a_file_is_never_made(folder: Path, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_ball_in_a_maze_from_the_shell(
         ({"qvel": None}, "expected qpos, qvel, ctrl, found no 'qvel'"),
         ({"ctrl": np.zeros((52, 2))}, r"ctrl: expected \(52, 6\) as task halfcheetah has it, got \(52, 2\)"),
         ({"qpos": np.full((52, 9), np.nan)}, "qpos: expected finite numbers, row 0 has others"),
+        ({"qpos": np.float64(0)}, r"qpos: expected \(9,\) as task halfcheetah has it, got \(\)"),
         ({"terminals": np.zeros(7)}, "terminals: expected 52 flags"),
         ({"terminals": np.ones(52)}, "expected trajectories of two states and more; the trajectory at row 0 has one"),
         ({"ctrl": np.full((52, 6), 3.0)}, "outside the bounds"),

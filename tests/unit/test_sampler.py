@@ -20,9 +20,9 @@ from sampler_reference import (
     reference_tail,
 )
 
-from toolkit.data.replay import NO_RETURN, Goals, Normalizer, Relabel, Replay, Sampler, push, unpack
+from toolkit.data.replay import Goals, Normalizer, Relabel, Replay, Sampler, push, unpack
 from toolkit.data.sampler import HEADER, LEFT, RETURN, REWARD, TERMINATED
-from toolkit.types import Episodes, Spec, ToolkitError
+from toolkit.types import NO_RETURN, Episodes, Spec, ToolkitError
 
 
 def widened(replay: Replay, chunk: int, goal_dim: int = 0) -> Spec:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from hostile import Bomb
 from stable_baselines3 import PPO, SAC, TD3
 
 from toolkit.collect import collect
@@ -108,29 +112,93 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             Sb3Controller(tmp_path / name, 3, stochastic=False)
 
 
-class Trap:
-    """A pickle that leaves a file behind."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.canary,))
-
-
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     saved(SAC, tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         data = archive.read("data")
     tensors = io.BytesIO()
-    torch.save({"actor.mu.weight": Trap(tmp_path / "canary")}, tensors)
-    for number, hostile in enumerate((pickle.dumps(Trap(tmp_path / "canary")), tensors.getvalue(), b"nothing")):
+    torch.save({"actor.mu.weight": Bomb(tmp_path / "canary")}, tensors)
+    for number, hostile in enumerate((pickle.dumps(Bomb(tmp_path / "canary")), tensors.getvalue(), b"nothing")):
         with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
             archive.writestr("data", data)
             archive.writestr("policy.pth", hostile)
         with pytest.raises(ToolkitError, match="expected a model saved by Stable-Baselines3"):
             Sb3Controller(tmp_path / f"{number}.zip", 3, stochastic=False)
     assert not (tmp_path / "canary").exists()
+
+
+class Large:
+    """A pickle of a few bytes that asks for a terabyte."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (2**40,)
+
+
+def stored(tensors: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(tensors, file)
+    return file.getvalue()
+
+
+def archive_of(path: Path, data: bytes, weights: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("data", data)
+        archive.writestr("policy.pth", weights)
+    return path
+
+
+def deflated(weights: bytes, extra: int) -> bytes:
+    """The same tensors, packed, with so many zeros beside them."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(weights)) as old, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+        new.writestr("archive/data/zeros", bytes(extra))
+    return file.getvalue()
+
+
+def test_a_small_file_that_would_take_much_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(SAC, tmp_path / "model.zip", policy_kwargs={"net_arch": [8]})
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data, weights = archive.read("data"), archive.read("policy.pth")
+    Sb3Controller(archive_of(tmp_path / "sound.zip", data, deflated(weights, 0)), 3, stochastic=False)
+    repeated = stored({**model.policy.state_dict(), "actor.mu.bias": torch.zeros(1).expand(2**40)})
+    for hostile, told in (
+        (repeated, "at most 33554432 numbers"),
+        (stored({"a": Large()}), "found __builtin__ bytearray"),
+    ):
+        assert len(hostile) < 2**16
+        with pytest.raises(ToolkitError, match=told):
+            Sb3Controller(archive_of(tmp_path / "hostile.zip", data, hostile), 3, stochastic=False)
+    monkeypatch.setattr("toolkit.controllers.sb3._MAX_BYTES", 2**20)
+    with pytest.raises(ToolkitError, match="at most 1048576 bytes unpacked"):
+        Sb3Controller(archive_of(tmp_path / "packed.zip", data, deflated(weights, 2**20)), 3, stochastic=False)
+    with pytest.raises(ToolkitError, match="at most 1048576 bytes, stored"):
+        Sb3Controller(archive_of(tmp_path / "large.zip", data, bytes(2**20 + 1)), 3, stochastic=False)
+    with pytest.raises(ToolkitError, match="stored or deflated"):
+        Sb3Controller(archive_of(tmp_path / "bz2.zip", data, weights, zipfile.ZIP_BZIP2), 3, stochastic=False)
+
+
+def test_a_file_larger_than_it_says_is_not_unpacked(tmp_path: Path) -> None:
+    path, size = tmp_path / "model.zip", 2**24
+    archive_of(path, bytes(size), b"")
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", 10)))
+    tracemalloc.start()
+    with pytest.raises(ToolkitError, match="expected a model saved by Stable-Baselines3"):
+        Sb3Controller(path, 3, stochastic=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < size / 2
+
+
+@pytest.mark.parametrize("data", [[], {"policy_kwargs": "ReLU"}, {"action_space": [1]}])
+def test_settings_of_another_kind_are_refused(tmp_path: Path, data: Any) -> None:
+    saved(PPO, tmp_path / "model.zip", policy_kwargs={"net_arch": [8]})
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        weights = archive.read("policy.pth")
+    path = archive_of(tmp_path / "odd.zip", json.dumps(data).encode(), weights)
+    with pytest.raises(ToolkitError, match="expected a JSON object, and objects in it as policy_kwargs and action_sp"):
+        Sb3Controller(path, 3, stochastic=False)
 
 
 def test_it_records_demonstrations(tmp_path: Path) -> None:

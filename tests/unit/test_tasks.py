@@ -36,6 +36,7 @@ def test_shipped_cards_make_environments(name: str) -> None:
     env = make_env(card)
     observation, info = env.reset(seed=0)
     assert info == {"is_success": False}
+    assert env.env_spec.max_episode_steps == env.twin().env_spec.max_episode_steps == card.max_episode_steps
     assert card.policy_input(observation).shape == (env.sizes.obs_dim,)
     assert env.sizes == (Spec(6, 2, 2, position_dim=2) if card.goal.observed else Spec(4, 2, position_dim=2))
     if card.goal.cell is not None:

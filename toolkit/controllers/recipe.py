@@ -234,11 +234,16 @@ class Recipe(Strict):
         return [part.controller.make(env_id, maze, control_dim) for part in self.parts]
 
     def draw_cells(self, maze: Maze, rng: np.random.Generator) -> list[Cell]:
-        """Start, places on the way and goal of one episode; nothing where the task draws start and goal."""
+        """Start, places on the way and goal of one episode; nothing where the task draws start and goal.
+
+        All lie in one part of the maze, which may have several; a cell without neighbours is no start.
+        """
         if self.routes == "task":
             return []
-        start = maze.free_cells[rng.integers(len(maze.free_cells))]
-        away = {cell: maze.steps_between(start, cell) for cell in maze.free_cells if cell != start}
+        starts = [cell for cell in maze.free_cells if maze.neighbours(cell)]
+        start = starts[rng.integers(len(starts))]
+        distance = maze.distances_to(start)
+        away = {cell: distance[cell] for cell in maze.free_cells if distance[cell] > 0}
         if self.routes == "stitch":
             choices = [cell for cell, steps in away.items() if steps <= self.max_cells]
         else:

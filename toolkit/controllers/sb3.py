@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickletools
 import re
 import zipfile
 from collections.abc import Callable
@@ -15,8 +16,11 @@ import numpy as np
 from toolkit.controllers.scripted import Action
 from toolkit.types import Floats, Json, Observation, ToolkitError
 
-_MAX_BYTES = 2**28  # of one file in the archive
+_MAX_BYTES = 2**28  # of the weights: packed, unpacked, and as the numbers they become here
+_MAX_TEXT = 2**24  # of what describes the model, or its weights
+_PICKLED = re.compile(r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage")  # a state dict's
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0  # as SAC has it
+_OBJECTS = ("policy_kwargs", "action_space")
 _ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"ReLU": lambda x: np.maximum(x, 0.0), "Tanh": np.tanh}
 
 
@@ -102,20 +106,39 @@ def _read(path: Path) -> tuple[Json, dict[str, Floats]]:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = {}
-            for name in ("data", "policy.pth"):
-                if archive.getinfo(name).file_size > _MAX_BYTES:
-                    raise ToolkitError(f"{path}: {name}: expected at most {_MAX_BYTES} bytes; refused")
-                parts[name] = archive.read(name)
-        about: Json = json.loads(parts["data"])
+            about: Json = json.loads(_member(archive, "data", _MAX_TEXT))
+            packed = _member(archive, "policy.pth", _MAX_BYTES)
+        if not isinstance(about, dict) or not all(isinstance(about.get(key) or {}, dict) for key in _OBJECTS):
+            raise ValueError(f"data: expected a JSON object, and objects in it as {' and '.join(_OBJECTS)}")
+        _check_weights(packed)
         # tensors alone: torch refuses everything else that a pickle could hold
-        stored = torch.load(io.BytesIO(parts["policy.pth"]), map_location="cpu", weights_only=True)
+        stored = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
+        if 8 * sum(tensor.numel() for tensor in stored.values()) > _MAX_BYTES:  # one stored number can fill a tensor
+            raise ValueError(f"policy.pth: expected at most {_MAX_BYTES // 8} numbers; refused")
         return about, {name: tensor.double().numpy() for name, tensor in stored.items()}
-    except ToolkitError:
-        raise
     except Exception as error:  # what a damaged or made-up file provokes
         reason = str(error).partition("\n")[0][:200]
         raise ToolkitError(f"{path}: expected a model saved by Stable-Baselines3 ({reason})") from None
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """A file in the archive. Raises ValueError where it is too large, or packed so that its size is not to be known."""
+    info = archive.getinfo(name)
+    if info.file_size > most or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name}: expected at most {most} bytes, stored or deflated; refused")
+    with archive.open(info) as file:
+        return file.read(info.file_size)  # without its size all that is packed would be unpacked at once
+
+
+def _check_weights(packed: bytes) -> None:
+    """Raises ValueError where unpacking the tensors, or calling what their pickle names, would take much memory."""
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        if sum(info.file_size for info in archive.infolist()) > _MAX_BYTES:
+            raise ValueError(f"policy.pth: expected at most {_MAX_BYTES} bytes unpacked; refused")
+        (pickled,) = (name for name in archive.namelist() if name.lower().endswith("/data.pkl"))
+        for op, named, _ in pickletools.genops(_member(archive, pickled, _MAX_TEXT)):
+            if op.name == "GLOBAL" and not _PICKLED.fullmatch(str(named)):
+                raise ValueError(f"policy.pth: expected tensors alone, found {named}; refused")
 
 
 def _layers(weights: dict[str, Floats], prefix: str) -> set[int]:
@@ -136,7 +159,7 @@ def _log_std(weights: dict[str, Floats], last: Floats) -> tuple[Floats, Floats] 
 
 def _activation(path: Path, about: Json, usual: str) -> Callable[[Floats], Floats]:
     given = str((about.get("policy_kwargs") or {}).get("activation_fn", usual))
-    name = re.findall(r"\w+", given)[-1]
+    name = given.rstrip("'>").rpartition(".")[2]  # of <class 'torch.nn.modules.activation.ReLU'>
     if name not in _ACTIVATIONS:
         raise ToolkitError(f"{path}: activation {name}: expected one of {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

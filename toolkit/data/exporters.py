@@ -71,7 +71,7 @@ def _recorded(episodes: Episodes) -> Iterator[RecordedEpisode]:
 
 
 def to_ogbench(episodes: Episodes, path: Path, bounds: Bounds = (-1.0, 1.0), replace: bool = False) -> Path:
-    """Write OGBench's layout: T + 1 states a trajectory, the last marked. Rewards and kinds of ends are not in it.
+    """Write OGBench's layout: T + 1 states a trajectory, the last marked. Goals, rewards and kinds of ends are lost.
 
     Actions lie in `bounds`, of which the file holds `action_low` and `action_high` (A,).
     """

@@ -10,6 +10,7 @@ virtual storage and reads nothing before its declared size is checked.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -56,9 +57,10 @@ def dataset_path(dataset_id: str, root: Path | None = None) -> Path:
 def read_minari(dataset: str | Path, root: Path | None = None) -> Episodes:
     """Read a data set by its folder or by its id below `root` (Minari's own root when None).
 
-    Dict observations with `observation`, `achieved_goal` and `desired_goal`, or plain ones (then G is 0); actions come
-    back scaled to [-1, 1]. An episode whose last step has no flag counts as truncated. Raises ToolkitError that names
-    the file, the episode and what was expected, for anything else than that.
+    Dict observations with `observation`, `achieved_goal` and `desired_goal`, or plain ones (then G is 0); goals that
+    are Dicts themselves, as FrankaKitchen's are, are left out. Actions come back scaled to [-1, 1]. An episode whose
+    last step has no flag counts as truncated. Raises ToolkitError that names the file, the episode and what was
+    expected, for anything else than that.
     """
     folder = Path(dataset)
     if not (folder / "data").is_dir():
@@ -132,12 +134,19 @@ def read_metadata(folder: Path) -> Json:
     try:
         if path.stat().st_size > MAX_METADATA_BYTES:
             raise ToolkitError(f"{path}: expected at most {MAX_METADATA_BYTES} bytes")
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise ToolkitError(f"{path}: expected a Minari data set's JSON metadata; {error}") from None
     if not isinstance(metadata, dict) or metadata.get("data_format", "hdf5") != "hdf5":
         raise ToolkitError(f"{path}: expected the metadata of a Minari data set in HDF5 format")
     return metadata
+
+
+def _finite(text: str) -> float:
+    """A number in JSON. Raises ValueError for NaN and infinity, which are no JSON and cannot be written out."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]}: expected a finite number")
+    return number
 
 
 def _read_episode(file: UntrustedFile, index: int) -> dict[str, Array]:
@@ -151,7 +160,10 @@ def _read_episode(file: UntrustedFile, index: int) -> dict[str, Array]:
         if keys is None:
             arrays["observation"] = file.read(group, "observations", name)
         else:
-            arrays = {key: file.read(group, f"observations/{key}", name) for key in OBSERVED if key in keys}
+            for key in OBSERVED:
+                path = f"observations/{key}"
+                if key in keys and (key == "observation" or file.shape(group, path)):  # a group of goals has none
+                    arrays[key] = file.read(group, path, name)
             # goals under other names are looked for by name alone
             arrays |= {key: _NOT_READ for key in keys if "goal" in key and key not in OBSERVED}
     return arrays | {key: file.read(group, key, name) for key in TAKEN if key in there}
@@ -209,7 +221,7 @@ def _action_bounds(folder: Path, metadata: Json) -> tuple[FloatArray, FloatArray
         low, high = (np.array(space[key], np.float32) for key in ("low", "high"))
         usable = space["type"] == "Box" and low.ndim == 1 and low.shape == high.shape
         usable = usable and bool(np.isfinite(high - low).all() and (high > low).all())
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         usable = False
     if not usable:
         raise ToolkitError(f"{folder}: action_space: expected a Box of one axis with finite bounds")

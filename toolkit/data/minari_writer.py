@@ -35,6 +35,14 @@ class RecordedEpisode(NamedTuple):
     truncations: Array  # (T,) bool
 
 
+def free_path(dataset_id: str, root: Path, replace: bool) -> Path:
+    """Folder of a data set that may be written. Raises ToolkitError for a malformed id, and for one that is taken."""
+    target = dataset_path(dataset_id, root)
+    if target.is_symlink() or (target.exists() and not replace):
+        raise ToolkitError(f"{target}: this data set exists already; expected a free name, or --replace")
+    return target
+
+
 def write_minari(
     episodes: Iterable[RecordedEpisode],
     dataset_id: str,
@@ -55,9 +63,7 @@ def write_minari(
     """
     from minari.serialization import serialize_space
 
-    target = dataset_path(dataset_id, root)
-    if target.is_symlink() or (target.exists() and not replace):
-        raise ToolkitError(f"{target}: this data set exists already; expected a free name, or --replace")
+    target = free_path(dataset_id, root, replace)
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
     for leftover in (partial, old):  # of a run that was killed here
         shutil.rmtree(leftover, ignore_errors=True)

@@ -21,7 +21,7 @@ import torch
 from toolkit.data.goals import fill_goals
 from toolkit.data.random import fill_noise
 from toolkit.data.sampler import FINAL, HEADER, LEFT, TERMINATED, fill_steps, push_steps
-from toolkit.types import NO_RETURN, Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
+from toolkit.types import Batch, BoolArray, Episodes, FloatArray, IntArray, Spec, ToolkitError
 
 
 class Normalizer(NamedTuple):
@@ -110,7 +110,10 @@ class Replay:
 
     @classmethod
     def ring(cls, spec: Spec, achieved_dim: int, seeds: int, envs: int, capacity: int) -> Replay:
-        """Empty rings for `envs` environments of each seed, `capacity` transitions a seed."""
+        """Empty rings for `envs` environments of each seed, `capacity` transitions a seed.
+
+        A finished episode keeps its final row too, so that of many short ones fewer transitions are held.
+        """
         K, rows = seeds * envs, max(capacity // envs, 2) + 1
         size, head, begun = (np.zeros(K, np.int64) for _ in range(3))
         packed = np.zeros((K, rows, HEADER + spec.obs_dim + spec.action_dim + achieved_dim), np.float32)
@@ -275,7 +278,7 @@ def push(
     """Append one transition to every ring; arrays are (K, ...). For `cut_value` see `Replay.from_episodes`."""
     push_steps(
         ring.rows, ring.size, ring.head, ring.begun, obs, action, reward, next_obs, achieved, next_achieved,
-        terminated, truncated, gamma, cut_value, NO_RETURN,
+        terminated, truncated, gamma, cut_value,
     )  # fmt: skip
 
 

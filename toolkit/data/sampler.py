@@ -15,7 +15,7 @@ import numpy as np
 
 from toolkit.data.jit import kernel, prefetch
 from toolkit.data.random import below, draw, mix, stream
-from toolkit.types import BoolArray, FloatArray, IntArray
+from toolkit.types import NO_RETURN, BoolArray, FloatArray, IntArray
 
 # A packed row: transitions left | reward | terminated | Monte Carlo return | achieved goal (G) | obs (O) | action (A).
 LEFT, REWARD, TERMINATED, RETURN, HEADER = 0, 1, 2, 3, 4
@@ -191,7 +191,7 @@ def fill_steps(
 def push_steps(
     rows: FloatArray, size: IntArray, head: IntArray, begun: IntArray, obs: FloatArray, action: FloatArray,
     reward: FloatArray, next_obs: FloatArray, achieved: FloatArray, next_achieved: FloatArray, terminated: BoolArray,
-    truncated: BoolArray, gamma: float, cut_value: float, no_return: float,
+    truncated: BoolArray, gamma: float, cut_value: float,
 ) -> None:  # fmt: skip
     """Append one transition to each stream; arguments are (streams, ...).
 
@@ -205,7 +205,7 @@ def push_steps(
     for k in range(K):
         h = head[k]
         x = (k * capacity + h) * W
-        flat[x + LEFT], flat[x + REWARD], flat[x + RETURN] = RUNNING, reward[k], no_return
+        flat[x + LEFT], flat[x + REWARD], flat[x + RETURN] = RUNNING, reward[k], NO_RETURN
         flat[x + TERMINATED] = 1.0 if terminated[k] else 0.0
         copy(flat, x + HEADER, achieved[k], 0, G)
         copy(flat, x + HEADER + G, obs[k], 0, O)

@@ -93,9 +93,9 @@ class UntrustedFile:
         return text if isinstance(text, str) else None
 
     def shape(self, group: Any, name: str) -> tuple[int, ...]:
-        """Declared shape of the array `name` inside `group`; () for a group."""
+        """Declared shape of the array `name` inside `group`; () for a group, and for an array of nothing."""
         found = self._open(group, name, name, h5g.GroupID | h5d.DatasetID)
-        return tuple(found.shape) if isinstance(found, h5d.DatasetID) else ()
+        return tuple(found.shape or ()) if isinstance(found, h5d.DatasetID) else ()
 
     def words(self, group: Any, key: str, where: str) -> list[str]:
         """The texts of the array `key` of fixed-length ones."""

@@ -138,9 +138,9 @@ def load_safetensors(path: Path) -> Policy:
         with safetensors.safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {})[POLICY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 it is no dictionary
+        mean, std = (tensors[f"normalizer/{name}"] for name in ("mean", "std"))
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise ToolkitError(f"{path}: expected a file of `toolkit export --to safetensors` ({error})") from None
-    mean, std = (tensors[f"normalizer/{name}"] for name in ("mean", "std"))
     like = fresh_state(read_description({POLICY: about})[1], tensors)
     parts = {}
     for name, part in like._asdict().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gymnasium
@@ -103,8 +104,8 @@ class TaskEnv(gymnasium.Env[Observation, Any]):
 
     @property
     def env_spec(self) -> Any:
-        """The registered specification of the simulated environment, with the arguments it was made with."""
-        return self._simulator.env_spec
+        """The registered specification of the simulated environment, with its arguments and the card's time limit."""
+        return replace(self._simulator.env_spec, max_episode_steps=self._limit)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -137,17 +137,17 @@ class _Reader:
 
     def read(self, path: Path, names: list[str]) -> dict[str, Array]:
         """Columns of a file by name, as (N,) or (N, width)."""
-        parquet = _parquet()
+        arrow = _arrow()
         try:
-            file = parquet.ParquetFile(path, memory_map=False)
+            file = arrow.parquet.ParquetFile(path, memory_map=False)
             known = {name: file.schema_arrow.field(name).type for name in names}
             self._take(path, file, names)
             columns = file.read(columns=names)
             return {name: _numbers(path, name, columns.column(name)) for name in known}
+        except (OSError, ValueError, MemoryError, arrow.ArrowException) as error:  # some of Arrow's are KeyErrors too
+            raise ToolkitError(f"{path}: expected a readable Parquet file; {str(error)[:200]}") from None
         except KeyError as error:
             raise ToolkitError(f"{path}: expected a column {error.args[0]}") from None
-        except (OSError, ValueError, MemoryError, NotImplementedError) as error:  # all of Arrow's
-            raise ToolkitError(f"{path}: expected a readable Parquet file; {str(error)[:200]}") from None
 
     def _take(self, path: Path, file: Any, names: list[str]) -> None:
         """Count what the wanted columns declare before they are read."""
@@ -196,14 +196,14 @@ def _numbers(path: Path, name: str, column: Any) -> Array:
     return found
 
 
-def _parquet() -> Any:
+def _arrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
         raise ToolkitError(
             'LeRobot data sets need pyarrow: pip install "offline2online-toolkit[lerobot]", or pip install pyarrow'
         ) from None
-    return pyarrow.parquet
+    return pyarrow
 
 
 def _json(path: Path) -> Json:

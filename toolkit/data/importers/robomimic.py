@@ -1,8 +1,8 @@
 """robomimic's HDF5 files: a group `data/demo_<k>` for each demonstration.
 
-Layout: `actions` (N, A) in [-1, 1], `rewards`, `dones` (N,), `obs/<key>` (N, d), where they are there `next_obs/<key>`,
-and `states` (N, D), which stand in where a file has no observations. `mask/<name>` lists demonstrations. All keys of
-flat numbers are joined by name; pictures are left out.
+Layout: `actions` (N, A) within `Options.bounds`, `rewards`, `dones` (N,), `obs/<key>` (N, d), where they are there
+`next_obs/<key>`, and `states` (N, D), which stand in where a file has no observations. `mask/<name>` lists
+demonstrations. All keys of flat numbers are joined by name; pictures are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.data.imported import Dropped, Imported, Source
-from toolkit.data.importers.options import Options
+from toolkit.data.importers.options import Options, actions
 from toolkit.data.importers.rows import Rows, flags, flat, pack, table
 from toolkit.data.untrusted_hdf5 import UntrustedFile
 from toolkit.types import Array, FloatArray, ToolkitError
@@ -48,7 +48,7 @@ def read(path: Path, options: Options) -> Imported:
         if not numbers:
             raise ToolkitError(f"{path}: expected demonstrations data/demo_<number>, found none")
         keys, left_out = _observed(file, group, numbers[0])
-        demos = [_demo(file, group, number, keys) for number in numbers]
+        demos = [_demo(file, group, number, keys, options) for number in numbers]
         env_id = _env_name(file.text(group, "env_args"))
     notes = [
         f"observations are {', '.join(keys)}" if keys else "no observations: the simulator's states stand for them"
@@ -85,7 +85,7 @@ def _observed(file: UntrustedFile, group: Any, number: int) -> tuple[list[str], 
     return kept, [key for key in keys if key not in kept]
 
 
-def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str]) -> Demo:
+def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str], options: Options) -> Demo:
     name = f"demo_{number}"
     there = file.keys(group, name) or []
 
@@ -101,7 +101,8 @@ def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str]) -> Demo
             raise ToolkitError(f"{file.path}: {name}/{part}: expected arrays of the same length")
         return np.concatenate(rows, axis=1)
 
-    obs, action = joined("obs") if keys else read("states"), read("actions")
+    obs = joined("obs") if keys else read("states")
+    action = actions(stored("actions")[0], file.path, options)
     count = len(action)
     reward = flat(*stored("rewards")) if "rewards" in there else np.zeros(count, np.float32)
     done = flags(*stored("dones")) if "dones" in there else np.zeros(count, np.bool_)
