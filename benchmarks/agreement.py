@@ -5,8 +5,8 @@
     PYTHONPATH=. python benchmarks/agreement.py --tiny                                # does it run at all?
 
 Both sides get the same task, budget, networks and rates; d3rlpy also the same transitions, normalised in the same way.
-Adds to benchmarks/results/agreement.json: each side's mean over episodes for each seed, the interquartile mean over
-seeds with its 95 % interval, and whether the two intervals overlap.
+Adds to benchmarks/results/agreement.json, unless another number of seeds is asked for: each side's mean over episodes
+for each seed, the interquartile mean over seeds with its 95 % interval, and whether the two intervals overlap.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from toolkit.data.sampler import LEFT, REWARD, TERMINATED
 from toolkit.evaluate import evaluate
 from toolkit.pipeline.material import Material, make_agent, prepare, task_sizes
 from toolkit.pipeline.runner import run_pipeline
-from toolkit.stats import iqm, seed_ci
+from toolkit.stats import value_summary
 from toolkit.strict_yaml import render
 from toolkit.tasks import TaskCard, load_card, make_env, relabel
 from toolkit.types import FloatArray, Json
 
 RESULTS = Path(__file__).parent / "results" / "agreement.json"
 HIDDEN, BATCH, GAMMA, RATE, POLYAK = (128, 128), 256, 0.99, 1e-3, 0.005
+SEEDS = 5
 EPISODES, SEED = 50, 0  # of each seed, those that the pipeline's last evaluation plays
 # task, steps of practice, steps of it before the first update
 PRACTICE = {"sac-pendulum": ("pendulum", 6_000, 200), "sac-pointmaze": ("pointmaze-umaze-dense", 20_000, 1_000)}
@@ -62,7 +63,8 @@ UPDATES = dict.fromkeys(OFFLINE, 6_000) | {"cql": 3_000, "discrete_cql": 10_000}
 
 def main() -> None:
     options = parse_arguments()
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
+    out = kept_in(options)
+    found = json.loads(out.read_text()) if out and out.exists() else {}
     for name in options.only:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -71,17 +73,24 @@ def main() -> None:
             )
         found[name] = measured | {"wall_s": round(time.monotonic() - began)}
         print(name, json.dumps(found[name]), flush=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        if out:
+            out.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
 
 
-def parse_arguments() -> Any:
+def kept_in(options: Any) -> Path | None:
+    """The file that results are added to: the one named, else the repository's for those that mean something."""
+    usual = not options.tiny and options.seeds == SEEDS
+    return options.out or (RESULTS if usual else None)
+
+
+def parse_arguments(arguments: list[str] | None = None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=[*PRACTICE, *OFFLINE], type=lambda text: text.split(","), help="with commas")
-    parser.add_argument("--seeds", default=5, type=int)
+    parser.add_argument("--seeds", default=SEEDS, type=int)
     parser.add_argument("--peers", type=Path, help="folder of d3rlpy's environment")
-    parser.add_argument("--tiny", action="store_true", help="a few steps of everything")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args()
+    parser.add_argument("--tiny", action="store_true", help="a few steps of everything; its numbers mean nothing")
+    parser.add_argument("--out", type=Path, help="file to add the results to, whatever they are")
+    return parser.parse_args(arguments)
 
 
 def practised(name: str, options: Any, folder: Path) -> Json:
@@ -188,12 +197,12 @@ def compared(ours: list[float], theirs: list[float], library: str) -> Json:
     sides = {"toolkit": ours, library: theirs}
     found: Json = {}
     for name, values in sides.items():
-        low, high = seed_ci(values)
-        found[name] = {"iqm": float(iqm(values)), "ci95": [low, high], "per_seed": [round(x, 4) for x in values]}
+        found[name] = value_summary([[value] for value in values])
+        found[name]["per_seed"] = [None if x is None else round(x, 4) for x in found[name]["per_seed"]]
     (a, b), (c, d) = (side["ci95"] for side in found.values())
     versions = {"torch": version("torch")} | ({library: version(library)} if library != "d3rlpy" else {})
     return found | {
-        "overlap": bool(a <= d and c <= b),
+        "overlap": None if None in (a, c) else bool(a <= d and c <= b),
         "versions": versions,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }

@@ -20,7 +20,6 @@ from rliable import library, metrics
 from toolkit.stats import (
     bootstrap_ci,
     iqm,
-    optimality_gap,
     performance_profile,
     probability_of_improvement,
     seed_ci,
@@ -71,10 +70,7 @@ def against_rliable() -> dict[str, dict[str, float]]:
         points, ends = library.get_interval_estimates({"x": scores}, call, reps=RESAMPLES)
         return np.asarray(points["x"]), np.asarray(ends["x"])
 
-    pairs = {
-        "iqm": (iqm(x), metrics.aggregate_iqm(x)),
-        "optimality_gap": (optimality_gap(x, 0.8), metrics.aggregate_optimality_gap(x, 0.8)),
-    }
+    pairs = {"iqm": (iqm(x), metrics.aggregate_iqm(x))}
     _, ends = interval(lambda s: np.array([metrics.aggregate_iqm(s)]), x)
     pairs["iqm_interval"] = (bootstrap_ci(x, resamples=RESAMPLES), ends[:, 0])
     middle, low, high = probability_of_improvement(x, y, RESAMPLES)

@@ -152,7 +152,7 @@ def _killed(
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(share if lines else share * length)
     process.send_signal(signal.SIGKILL)  # the one process: nobody helps its children to their end
-    process.wait()
+    killed = process.wait() == -signal.SIGKILL  # it may have come to its end just before
     at = _phase(run)
     deadline = time.monotonic() + 10.0
     while _left_alive(process.pid) and time.monotonic() < deadline:
@@ -160,8 +160,8 @@ def _killed(
     orphans = _left_alive(process.pid)
     seconds = _finish(pipeline, run)
     unequal = differences(expected, fingerprint(run))
-    return {"aimed_at": stage, "share": round(share, 3), "was_at": at, "resumed_s": round(seconds, 1),
-            "orphans": orphans, "equal": not unequal, "different": unequal}  # fmt: skip
+    return {"aimed_at": stage, "share": round(share, 3), "killed": killed, "was_at": at,
+            "resumed_s": round(seconds, 1), "orphans": orphans, "equal": not unequal, "different": unequal}  # fmt: skip
 
 
 def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -183,6 +183,7 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         print(f"{index + 1}/{kills}: {run}", file=sys.stderr, flush=True)
     return {
         "kills": kills,
+        "killed": sum(run["killed"] for run in runs),
         "equal": sum(run["equal"] for run in runs),
         "orphans": sum(run["orphans"] for run in runs),
         "two_whole_runs_equal": not again,
@@ -204,8 +205,9 @@ def main() -> None:
         result = measure(arguments.kills, arguments.seed, Path(folder))
     if arguments.kills == parser.get_default("kills"):
         RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result) if arguments.json else f"{result['equal']} of {result['kills']} byte-equal")
-    raise SystemExit(0 if result["equal"] == result["kills"] else 1)
+    words = f"{result['killed']} of {result['kills']} killed before their end, {result['equal']} byte-equal"
+    print(json.dumps(result) if arguments.json else words)
+    raise SystemExit(0 if result["killed"] == result["equal"] == result["kills"] else 1)
 
 
 if __name__ == "__main__":

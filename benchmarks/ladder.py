@@ -10,7 +10,7 @@ A row is a part of pipelines/ladder.yaml (or of -goals, -discrete beside it): th
 algorithm's name, the one it goes on from, and the one that goes on from it. It is written into
 benchmarks/results/ladder.json as soon as it is known. The same command goes on where it stopped, in the middle of a
 stage too; a row that was measured with other settings than the pipeline has now is measured again (recipes
-are not among them). What fails is reported, and the rest goes on.
+are not among them), so rows with `--set` need a table of their own. What fails is reported, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ def main() -> None:
     if options.page:
         PAGE.write_text(page(read(options.out)), encoding="utf-8")
         return
+    if options.set and options.out.resolve() == RESULTS:
+        sys.exit("with --set rows would take the place of those in ladder.json; name another table with --out")
     failed = []
     for row in planned(options.mazes, options.data, options.only):
         settings = {name: value for name, value in row.pipeline.items() if name not in _ABOUT} | {"set": options.set}

@@ -23,7 +23,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from ours import Silent
 from worker import HIDDEN, Run, Worker, serve
 
 from toolkit.data.columns import columns
@@ -33,7 +32,7 @@ from toolkit.pipeline.material import Material, make_agent, prepare, task_sizes
 from toolkit.pipeline.spec import OfflineStage
 from toolkit.pipeline.windowed import prepare_window
 from toolkit.tasks import load_card
-from toolkit.train import OfflinePlan, offline_loop
+from toolkit.train import Hooks, OfflinePlan, offline_loop
 from toolkit.types import Episodes
 
 RESULTS = Path(__file__).parent / "results" / "large-data.json"
@@ -138,7 +137,7 @@ def run(window: bool) -> Run:
     def step() -> float:
         nonlocal done
         plan = OfflinePlan(done + UPDATES, 256, 1, stage.gamma, "constant", log_every=1000, eval_every=1 << 40)
-        offline_loop(learner, data, material.normalizer, plan, Silent(), begin=done)
+        offline_loop(learner, data, material.normalizer, plan, Hooks(), begin=done)
         done += UPDATES
         return UPDATES * len(SEEDS)
 

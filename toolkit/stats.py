@@ -47,11 +47,6 @@ def _iqm_last(values: Numbers) -> Numbers:
     return np.asarray(iqm(values, axis=-1))
 
 
-def optimality_gap(scores: npt.ArrayLike, target: float = 1.0) -> float:
-    """How far scores fall short of `target` on average; what lies above it does not make up for it."""
-    return float(target - np.minimum(np.asarray(scores, np.float64), target).mean())
-
-
 def seed_ci(means: npt.ArrayLike) -> tuple[float, float]:
     """95 % interval of the interquartile mean of S seeds' means, (S,); a single seed has none: (NaN, NaN).
 

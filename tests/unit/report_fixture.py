@@ -49,7 +49,7 @@ stages:
     env_steps: 20000
     eval_episodes: 20
     final_episodes: 100
-  evaluate: {{kind: evaluate, episodes: 100, starts: far}}
+  evaluate: {{kind: evaluate, of: [finetune], episodes: 100, starts: far}}
 """
 
 
@@ -143,7 +143,7 @@ def write_run(folder: Path, name: str = "offline2online", seeds: int = 3, pieces
             "wall_s": 236.0,
             "success": success(rng, 0.985, seeds),
         },
-        "evaluate": {"kind": "evaluate", "wall_s": 21.7, "success": success(rng, 0.99, seeds)},
+        "evaluate": {"kind": "evaluate", "of": {"finetune": {}}, "wall_s": 21.7, "success": success(rng, 0.99, seeds)},
     }
     for stage, ratio in (("clone", 1.31), ("pretrain", 1.17), ("finetune", 1.12), ("evaluate", 1.11)):
         stages[stage] |= {"path_ratio": ratio, "return": -60 / stages[stage]["success"]["iqm"], "steps_to_goal": 88.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,31 @@ def test_an_index_lists_what_is_there(runs: list[Path], tmp_path: Path) -> None:
     assert ("href", "deep/er/a%20run%20%232/report.html") in page.attributes
     assert page.titles == ["Success on pointmaze-medium"]
     assert "finetune 0." in page.text or "finetune 1." in page.text
+
+
+@pytest.mark.parametrize(
+    ("summary", "problem"),
+    [
+        ('{"seeds": 5, "stages": {"a": {"success": {"iqm": 0.5, "ci95": 5}}}}', "TypeError"),
+        ('{"wall_s": 1' + 400 * "0" + "}", "OverflowError"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "RecursionError"),
+        (r'{"name": "half a character: \ud800"}', None),
+    ],
+)
+def test_one_odd_folder_does_not_end_an_index(
+    runs: list[Path], tmp_path: Path, summary: str, problem: str | None
+) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff")
+    odd.mkdir()
+    (odd / "summary.json").write_text(summary)
+    (odd / "report.html").touch()
+    answer = report(tmp_path)
+    (error,) = [row["error"] for row in answer["runs"] if row["path"] == odd.name]
+    assert problem in error if problem else error is None
+    assert ("href", "%FF/report.html") in Page(Path(answer["report"]).read_text()).attributes
+    if problem:
+        with pytest.raises(ToolkitError, match=problem):
+            report(odd)
 
 
 def test_a_run_gets_its_report_and_nothing_else_an_index(runs: list[Path], tmp_path: Path) -> None:

@@ -305,6 +305,15 @@ def test_before_is_what_went_online() -> None:
     assert before_and_after({"stages": {"iql": iql, "bc": bc, "sac": going_on}}) == ("iql", "sac")
 
 
+def test_after_is_what_came_of_the_same_policy() -> None:
+    iql, scratch = entry("offline", agent="iql"), entry("online", agent="rlpd")
+    stages = {"iql": iql, "sac": entry("online", agent="sac", start="iql"), "bc": entry("offline", agent="bc")}
+    assert before_and_after({"stages": stages | {"rlpd": scratch}}) == ("iql", "sac")
+    for of, after in ({"iql": {}, "sac": {}}, "evaluate"), ({"sac": {}, "bc": {}}, "sac"), (["bc"], "sac"):
+        assert before_and_after({"stages": stages | {"evaluate": entry("evaluate", of=of)}}) == ("iql", after)
+    assert before_and_after({"stages": {"rlpd": scratch, "sac": scratch}}) == (None, None)  # side by side
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -18,11 +18,12 @@ from report_fixture import write_run
 
 from toolkit import strict_yaml
 from toolkit.log import MetricsLog
+from toolkit.pipeline.plan import _WITHOUT_EFFECT
 from toolkit.pipeline.seam import switch_summary
 from toolkit.report import figures, write_report
 from toolkit.report.chart import Curve, curve_figure
 from toolkit.report.maze_picture import _simplified
-from toolkit.report.run import read_run
+from toolkit.report.run import ASIDE, read_run
 from toolkit.report.svg import Axis, area, line, tag, tick_label, value_axis
 from toolkit.stats import seed_ci, success_ci
 from toolkit.types import ToolkitError
@@ -72,7 +73,8 @@ def page_of(folder: Path) -> Page:
     assert path == folder / "report.html"
     assert not list(folder.glob("*.partial"))
     text = path.read_text(encoding="utf-8")
-    assert "nan" not in re.findall(r'"[^"]*"', re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.S))
+    body = re.sub(r"<(style|script)>.*?</\1>", "", text, flags=re.S)
+    assert not re.search(r"\bnan\b", body)
     for svg in re.findall(r"<svg.*?</svg>", text, flags=re.S):
         ElementTree.fromstring(svg)
     page = Page(text)
@@ -201,10 +203,40 @@ def test_an_unfinished_run_shows_what_it_has(run: Path) -> None:
     assert "Routes after pretrain" in page.titles
     assert "Unfinished: 0 of 5 stages are done, collect is next" in page.text
     assert "online, sac" in page.text  # what is still to come stands in the table
-    manifest = {"wall_s": 7.0, "result": {"success": {"iqm": 0.25, "ci95": [0.1, 0.4], "per_seed": [0.25]}}}
-    (run / "stages" / "clone" / "manifest.json").write_text(json.dumps(manifest))
+    finish(run, "clone", [], {"success": {"iqm": 0.25, "ci95": [0.1, 0.4], "per_seed": [0.25]}})
     page = page_of(run)
     assert "1 of 5 stages are done, collect is next" in page.text and "0:07" in page.text and "results" in page.sections
+
+
+def finish(run: Path, stage: str, inputs: list[str], result: Any, **config: Any) -> None:
+    """Leave a manifest, under the settings of the plan or others."""
+    plan = strict_yaml.parse((run / "pipeline.yaml").read_text(), "").value["stages"][stage]
+    manifest = {"wall_s": 7.0, "config": plan | config, "inputs": inputs, "result": result}
+    (run / "stages" / stage / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_interrupted_run_shows_nothing_of_other_settings(run: Path) -> None:
+    """Pretraining was to be longer, and the run stopped before it: what went on from it is as old."""
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "stages" / "evaluate")
+    (run / "stages" / "removed").mkdir()
+    (run / "stages" / "removed" / "manifest.json").write_text(json.dumps({"config": {"kind": "offline"}, "result": {}}))
+    number = {"success": {"iqm": 0.25, "ci95": [0.1, 0.4], "per_seed": [0.25]}}
+    switch = {"dip": 0.125, "recovery_env_steps": 1500, "regret": 0.031, "before": 0.9}
+    finish(run, "collect", [], {}, workers=4)
+    finish(run, "clone", ["collect"], number)
+    finish(run, "pretrain", ["collect"], number)
+    finish(run, "finetune", ["collect", "pretrain"], number | {"switch": switch})
+    found = read_run(run)
+    assert found.unfinished == "4 of 5 stages are done, evaluate is next"
+    assert found.switch == switch and found.after is not None and found.after.name == "finetune"
+    finish(run, "pretrain", ["collect"], number, updates=100)
+    found = read_run(run)
+    assert found.unfinished == "2 of 5 stages are done, pretrain is next" and found.switch == {}
+    assert [stage.name for stage in found.stages] == ["collect", "clone", "pretrain", "finetune", "evaluate"]
+    assert [stage.name for stage in found.stages if stage.score or stage.rows or stage.routes] == ["clone"]
+    page_of(run)
+    assert set(ASIDE) == _WITHOUT_EFFECT  # else stages that the runner keeps were missing here
 
 
 def test_offline_only(run: Path) -> None:
@@ -233,7 +265,6 @@ def test_agents_side_by_side_have_no_single_result_and_share_a_picture(run: Path
 
     edit(run / "summary.json", change)
     shutil.rmtree(run / "stages")
-    shutil.rmtree(run / "stages", ignore_errors=True)
     for name, growth in (("sac", 4.0), ("pretrain", 0.0)):
         with MetricsLog(run / "stages" / name / "metrics.jsonl") as log:
             for step in range(0, 5001, 500):
@@ -311,6 +342,34 @@ def test_the_picture_of_the_switch_shades_what_its_numbers_say(run: Path) -> Non
     assert shaded is not None
     assert len(set(re.findall(r"[ML]\S+ ([\d.]+)", shaded[1]))) == 1, "a flat line"
     assert figure.svg.count('class="seed') == 5
+
+
+def test_the_level_before_is_that_of_the_stage_that_went_online(run: Path) -> None:
+    """As in an unfinished `locomotion`: the practice from scratch is shown, and what is to go online was measured."""
+    found = replace(read_run(run), switch={})
+    (online,) = found.curves("online")
+    figure = figures.switch_figure(found)
+    assert figure is not None and "before the switch" in figure.svg
+    figure = figures.switch_figure(replace(found, stages=[replace(online, start="")]))
+    assert figure is not None and "before the switch" not in figure.svg
+
+
+def test_a_level_that_the_returns_do_not_reach_lies_on_the_edge(run: Path) -> None:
+    figure = figures.switch_figure(replace(read_run(run), measure="return", switch={"before": 1e4}))
+    assert figure is not None
+    (height,) = re.findall(r'viewBox="0 0 \d+ (\d+)"', figure.svg)
+    levels = re.findall(r'class="level"[^>]* y1="([-\d.]+)"', figure.svg)
+    assert levels and all(0 <= float(level) <= float(height) for level in levels)
+
+
+def test_what_the_switch_cost_needs_no_picture(run: Path) -> None:
+    (run / "stages" / "finetune" / "metrics.jsonl").unlink()
+    page = page_of(run)
+    text = " ".join(page.text.split())
+    assert "switch" in page.sections and "The first steps online" not in page.titles
+    assert "Regret 0.03" in text and "went back to step 0 (0.96)" in text
+    edit(run / "summary.json", lambda summary: summary.update(switch={}))
+    assert "The guard stepped in" in page_of(run).titles
 
 
 def test_a_baseline_of_the_main_agent_hides_nothing(run: Path) -> None:

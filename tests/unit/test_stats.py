@@ -13,7 +13,6 @@ from toolkit.stats import (
     bootstrap_ci,
     holm,
     iqm,
-    optimality_gap,
     paired,
     performance_profile,
     probability_of_improvement,
@@ -143,11 +142,6 @@ def test_same_numbers_every_time_and_fast() -> None:
     assert time.process_time() - began < 0.25
     scores = np.random.default_rng(0).random((10, 5))
     assert bootstrap_ci(scores) == bootstrap_ci(scores)
-
-
-def test_optimality_gap() -> None:
-    assert optimality_gap([0.5, 1.5]) == 0.25
-    assert optimality_gap([3.0], target=2.0) == 0.0
 
 
 def test_probability_of_improvement() -> None:

@@ -53,10 +53,10 @@ def judged_by(result: Json) -> str:
 def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     """The stages whose score, success or return, a reader compares: before the online part and at the end.
 
-    The online part begins at the last online stage that goes on from another, else at the first one. Before is what
-    that stage goes on from, none where it began from scratch; after is the last stage from there on; baselines are left
-    out. Without an online stage there is no before, and an after only where a single stage measured anything: of
-    several agents side by side none is the result.
+    The online part is the last online stage that goes on from another, else the only one. Before is what that stage
+    goes on from, none where it began from scratch; after is the last evaluation of its policy, else its own; baselines
+    are left out. Without an online stage there is no before, and an after only where a single stage measured anything:
+    of several agents side by side none is the result.
     """
     stages = summary.get("stages", {})
     measured = _measured(summary)
@@ -64,10 +64,12 @@ def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     switched = [name for name in online if stages[name].get("start")]
     if not online:
         return None, measured[0] if len(measured) == 1 else None
-    first = switched[-1] if switched else online[0]
-    ahead = list(stages)[: list(stages).index(first)]
-    before = stages[first].get("start")
-    after = [name for name in measured if name not in ahead]
+    if not switched and len(online) > 1:
+        return None, None
+    practised = (switched or online)[-1]
+    before = stages[practised].get("start")
+    # the score of an evaluation is that of the last policy it names
+    after = [name for name in measured if name == practised or [*stages[name].get("of", ())][-1:] == [practised]]
     return (before if before in measured else None), (after[-1] if after else None)
 
 

@@ -104,7 +104,7 @@ def switch_figure(run: Run) -> Figure | None:
     if len(curve.steps) < 2 or not np.isfinite(curve.values).any():
         return None
     before = real(run.switch.get("before"))
-    if math.isnan(before) and run.before and run.before.score:
+    if math.isnan(before) and run.before and run.before.score and stages[0].start == run.before.name:
         before = run.before.score.iqm
     recovery = real(run.switch.get("recovery_env_steps"))
     low = float(np.nanmin(np.append(curve.values, before)))
@@ -156,7 +156,7 @@ def _rollbacks(stage: Stage, x: Axis, y: Axis) -> Markup:
 def _switch_marks(curve: Curve, measure: str, before: float, recovery: float, x: Axis, y: Axis) -> Markup:
     parts = []
     if math.isfinite(before):
-        level = y.at(before)
+        level = min(max(y.at(before), y.end), y.start)
         xs, short = x(curve.steps), np.maximum(y(np.minimum(curve.iqm, before)), level)
         outline = "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(xs, short, strict=True) if math.isfinite(py))
         parts.append(tag("path", class_="regret", d=f"M{xs[0]:.1f} {level:.1f}L{outline}L{xs[-1]:.1f} {level:.1f}Z"))

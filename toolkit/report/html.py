@@ -26,7 +26,8 @@ def render_page(template: str, measure: str = "success", **values: Any) -> str:
     environment.filters |= {"number": show_number, "score": show_score(measure), "duration": show_duration}
     style, script = (Markup(_source(name)) for name in ("page.css", "page.js"))
     policy = _policy(style, script)
-    return environment.get_template(template).render(style=style, script=script, policy=policy, **values)
+    page = environment.get_template(template).render(style=style, script=script, policy=policy, **values)
+    return page.encode(errors="replace").decode()  # half a character, as JSON and names of folders may hold
 
 
 def show_number(value: Any) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from toolkit.files import write_text
@@ -20,6 +21,7 @@ from toolkit.types import Json, ToolkitError
 DEPTH = 4  # folders below the one asked for in which a run is looked for
 MOST_ROWS = 40  # of a picture
 INDEX = "index.html"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Row:
 def report(folder: Path) -> Json:
     """The page of a run, or the index of a folder of runs; ToolkitError where it is neither."""
     if is_run(folder):
-        return {"report": str(write_report(folder))}
+        return {"report": str(_checked(write_report, folder))}
     rows = sorted(_rows(folder), key=lambda row: row.when, reverse=True)
     if not rows:
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, or a folder of runs")
@@ -65,11 +67,22 @@ def _rows(folder: Path) -> Iterator[Row]:
         relative = path.relative_to(folder).as_posix()
         run, error = None, ""
         try:
-            run = read_run(path)
-        except (ToolkitError, OSError, ValueError) as problem:
+            run = _checked(read_run, path)
+        except (ToolkitError, OSError) as problem:
             error = str(problem)
-        link = quote(f"{relative}/report.html") if (path / "report.html").is_file() else ""
+        link = quote(os.fsencode(f"{relative}/report.html")) if (path / "report.html").is_file() else ""
         yield Row(relative, _when(path), run, error, link)
+
+
+def _checked(read: Callable[[Path], T], folder: Path) -> T:
+    """What comes of a run folder; ToolkitError where something in it is not as a run leaves it, whatever that is."""
+    try:
+        return read(folder)
+    except (ToolkitError, OSError):
+        raise
+    except Exception as problem:
+        words = f"{type(problem).__name__}: {problem}"
+        raise ToolkitError(f"{folder}: holds something that no run leaves there ({words})") from problem
 
 
 def _runs_below(folder: Path, depth: int) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from toolkit.log import read_metrics
 from toolkit.types import Floats, Json, ToolkitError
 
 FILMS = (".mp4", ".gif")
+ASIDE = ("workers", "checkpoint_every_s")  # settings that change no result: a stage done under others still counts
 
 
 @dataclass(frozen=True)
@@ -101,21 +102,21 @@ def read_run(folder: Path) -> Run:
     folder = Path(folder)
     if not is_run(folder):
         raise ToolkitError(f"{folder}: expected a run folder with summary.json or stages/, found neither")
-    done = _done(folder)
     found = _json(folder / "summary.json")
     config = folder / "pipeline.yaml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
-    plan = strict_yaml.parse(text, config.name).value
+    plan = strict_yaml.read(config).value if config.is_file() else None
     plan = plan if isinstance(plan, dict) else {}
+    done, stale = ({}, set()) if found else _done(folder, _dict(plan.get("stages")))
     summary = found or {"stages": {name: {} for name in _dict(plan.get("stages"))} | done}
-    names = _stage_names(folder, summary, plan)
+    names = _stage_names(folder, summary, plan, stale)
     planned = {name: _dict(_dict(plan.get("stages")).get(name)) for name in names}
     entries = {name: _entry(_dict(summary.get("stages")).get(name), planned[name]) for name in names}
     baselines = {name: _dict(entry) for name, entry in _dict(summary.get("baselines")).items()}
     summary = summary | {"stages": entries, "baselines": baselines}
     measures = {judged_by(entry) for entry in entries.values() if score(entry.get(judged_by(entry)))}
     measure = "return" if measures == {"return"} else "success"
-    stages = {name: _stage(folder, name, entries[name], planned[name], measure) for name in names}
+    files = {name: None if name in stale else folder / "stages" / name for name in names}
+    stages = {name: _stage(files[name], name, entries[name], planned[name], measure) for name in names}
     before, after = before_and_after(summary)
     low, high = summary.get("return_range") or (None, None)
     scores = [(name, str(entry.get("stage") or ""), score(entry.get(measure))) for name, entry in baselines.items()]
@@ -129,23 +130,39 @@ def read_run(folder: Path) -> Run:
         baselines=[(name, stage, score) for name, stage, score in scores if score],
         before=stages[before] if before and stages[before].score else None,
         after=stages[after] if after and stages[after].score else None,
-        switch=_dict(summary.get("switch")),
+        switch=_dict(summary.get("switch")) or _switch(entries, stages),
         guard=[line for entry in entries.values() for line in entry.get("guard") or []],
         return_range=(real(low), real(high)),
         wall_s=real(summary.get("wall_s")),
         peak_rss_mb=real(summary.get("peak_rss_mb")),
         versions=_dict(summary.get("versions")),
-        config=text,
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
         stitching=_stitching(folder, stages),
         films=sorted(f"videos/{path.name}" for path in (folder / "videos").glob("*") if path.suffix in FILMS),
         unfinished="" if found else _progress(_dict(plan.get("stages")), done),
     )
 
 
-def _done(folder: Path) -> Json:
-    """What the summary will have of the stages that are done already."""
+def _done(folder: Path, planned: Json) -> tuple[Json, set[str]]:
+    """What the summary will have of the stages that are done already; those done under other settings, or from such."""
     manifests = {path.parent.name: _json(path) or {} for path in (folder / "stages").glob("*/manifest.json")}
-    return {name: {"wall_s": made.get("wall_s"), **_dict(made.get("result"))} for name, made in manifests.items()}
+    kept: list[str] = [] if planned else sorted(manifests)  # without a plan nothing tells old ones
+    for name, stage in planned.items():
+        made = manifests.get(name)
+        if made and _settings(made.get("config")) == _settings(stage) and {*made.get("inputs", ())} <= {*kept}:
+            kept.append(name)
+    done = {name: {"wall_s": manifests[name].get("wall_s"), **_dict(manifests[name].get("result"))} for name in kept}
+    return done, manifests.keys() - done.keys()
+
+
+def _settings(stage: Any) -> Json:
+    return {key: value for key, value in _dict(stage).items() if key not in ASIDE}
+
+
+def _switch(entries: Mapping[str, Json], stages: Mapping[str, Stage]) -> Json:
+    """Of an unfinished run, what the switch that is shown has cost."""
+    begun = [name for name, stage in stages.items() if stage.kind == "online" and stage.start and stage.rows]
+    return _dict(entries[begun[-1]].get("switch")) if begun else {}
 
 
 def _progress(planned: Json, done: Json) -> str:
@@ -167,10 +184,10 @@ def _stitching(folder: Path, stages: dict[str, Stage]) -> list[Json]:
     return measured if isinstance(measured, list) else [s.stitching for s in stages.values() if s.stitching]
 
 
-def _stage_names(folder: Path, summary: Json, plan: Json) -> list[str]:
+def _stage_names(folder: Path, summary: Json, plan: Json, stale: set[str]) -> list[str]:
     """In the order of the plan; what it does not name comes last."""
     known = list(_dict(summary.get("stages")))
-    found = sorted(path.name for path in (folder / "stages").glob("*") if path.is_dir())
+    found = sorted(path.name for path in (folder / "stages").glob("*") if path.is_dir() and path.name not in stale)
     planned = [name for name in _dict(plan.get("stages")) if name in known or name in found]
     return list(dict.fromkeys([*planned, *known, *found]))
 
@@ -180,9 +197,9 @@ def _entry(found: Any, plan: Json) -> Json:
     return {key: plan[key] for key in ("kind", "agent", "start") if plan.get(key)} | _dict(found)
 
 
-def _stage(folder: Path, name: str, entry: Json, plan: Json, measure: str) -> Stage:
-    files = folder / "stages" / name
-    rows = read_metrics(files / "metrics.jsonl")
+def _stage(files: Path | None, name: str, entry: Json, plan: Json, measure: str) -> Stage:
+    rows = read_metrics(files / "metrics.jsonl") if files else []
+    content = {what: _json(files / f"{what}.json") if files else None for what in ("routes", "pieces", "stitch")}
     phases = {row["phase"] for row in rows}
     agent = entry.get("agent") or ""
     return Stage(
@@ -194,9 +211,9 @@ def _stage(folder: Path, name: str, entry: Json, plan: Json, measure: str) -> St
         tasks={name: found for name, value in _dict(entry.get("tasks")).items() if (found := score(value))},
         path_ratio=real(entry.get("path_ratio")),
         rows=rows,
-        routes=_json(files / "routes.json"),
-        pieces=_json(files / "pieces.json"),
-        stitching=_json(files / "stitch.json"),
+        routes=content["routes"],
+        pieces=content["pieces"],
+        stitching=content["stitch"],
         starts=str(plan.get("starts") or ""),
         start=str(entry.get("start") or ""),
         plan=plan,
