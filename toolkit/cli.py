@@ -121,7 +121,7 @@ def evaluate(
     ] = None,
     workers: Workers = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Both checkpoints that each stage keeps, in the order of training.")
+        bool, typer.Option("--all", help="All checkpoints that a stage keeps, two at most, in the order of training.")
     ] = False,
     video: Annotated[
         Path | None, typer.Option(help="Film of each seed's best, median and worst episode, .mp4 or .gif.")

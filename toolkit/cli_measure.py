@@ -28,7 +28,7 @@ def advise(
     dataset: Dataset,
     root: Root = DATA,
     task: Task = None,
-    online: Annotated[bool, typer.Option("--online", help="Add a stage that fine-tunes online.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Add a stage that fine-tunes online, for iql.")] = False,
     trying: Annotated[
         str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
     ] = None,

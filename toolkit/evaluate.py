@@ -22,7 +22,7 @@ from toolkit.maze import Cell
 from toolkit.processes import spread
 from toolkit.stats import success_summary, value_summary
 from toolkit.tasks import Chunks, EnvPool, TaskCard, step_seconds
-from toolkit.types import FloatArray, IntArray, Json, Progress, ToolkitError
+from toolkit.types import Failed, FloatArray, IntArray, Json, Progress, ToolkitError
 
 Act: TypeAlias = Callable[[FloatArray], FloatArray]  # (S, N, O) -> (S, N, A) in [-1, 1], or chunks of h: (S, N, h A)
 
@@ -250,7 +250,7 @@ def _decide(act: Act, pool: EnvPool, seeds: int, lanes: IntArray) -> FloatArray:
     """What the policy decides on in every lane, (N, A) or (N, h A)."""
     actions = np.asarray(act(pool.inputs.reshape(seeds, LANES, -1)), np.float32).reshape(len(pool), -1)
     if not np.isfinite(actions[lanes]).all():
-        raise ToolkitError("the policy returned an action that is not finite: training has diverged; lower lr")
+        raise Failed("the policy returned an action that is not finite: training has diverged; lower lr")
     return actions
 
 

@@ -163,3 +163,9 @@ class ToolkitError(Exception):
     """Something the user can mend; the message says what, where and how. The command line exits with `exit_code`."""
 
     exit_code = 2
+
+
+class Failed(ToolkitError):
+    """Nothing is wrong with what was asked for, but it cannot be done now, or did not work out."""
+
+    exit_code = 1

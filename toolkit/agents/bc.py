@@ -68,7 +68,7 @@ class FilteredBC(BC):
 
     Config = FilteredBCConfig
     cfg: FilteredBCConfig
-    summary = "imitates the successful or best episodes; a good first try; cannot stitch"
+    summary = "imitates the successful or best episodes; a good first try; seldom stitches"
 
     def keep(self, returns: FloatArray, success: BoolArray) -> BoolArray:
         """Mask of the episodes to train on; all three arrays are (E,)."""

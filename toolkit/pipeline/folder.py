@@ -17,18 +17,12 @@ from typing import IO, Self
 
 from toolkit import strict_yaml
 from toolkit.files import read_json, sha256, write_json
-from toolkit.types import Json, ToolkitError
+from toolkit.types import Failed, Json, ToolkitError
 
 SCHEMA = 1
 MANIFEST, LOCK, PIPELINE, SUMMARY, REPORT, ELAPSED = (
     "manifest.json", "lock", "pipeline.yaml", "summary.json", "report.html", "elapsed.json",
 )  # fmt: skip
-
-
-class Refused(ToolkitError):
-    """Nothing is wrong with what the user asked for, but it cannot be done now."""
-
-    exit_code = 1
 
 
 class RunFolder:
@@ -41,7 +35,7 @@ class RunFolder:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Make the folder and lock it; Refused while another process holds it.
+        """Make the folder and lock it; Failed while another process holds it.
 
         The kernel drops the lock with its process, however that ends, so a stale one cannot be.
         """
@@ -53,7 +47,7 @@ class RunFolder:
             lock.seek(0)
             owner = lock.read().strip() or "an unknown process"
             lock.close()
-            raise Refused(
+            raise Failed(
                 f"{self.root}: in use by {owner}; wait for it, stop it, or choose another folder with --out"
             ) from None
         lock.truncate(0)

@@ -18,7 +18,7 @@ from toolkit.policy import load_policy
 from toolkit.recordings import find_data
 from toolkit.stats import spearman
 from toolkit.tasks import relabel
-from toolkit.types import Json, Progress, ToolkitError
+from toolkit.types import Failed, Json, Progress
 
 
 def rank_runs(
@@ -50,7 +50,7 @@ def rank_runs(
         show = part_of(progress, place, len(jobs))
         values = estimate(policy, relabel(policy.card, read_minari(dataset)), gamma, updates, progress=show)
         if not np.isfinite(values).all():
-            raise ToolkitError(f"{run} {name}: the estimate diverged; try a smaller --gamma, or fewer --updates")
+            raise Failed(f"{run} {name}: the estimate diverged; try a smaller --gamma, or fewer --updates")
         about = {"run": str(run), "stage": name, "agent": policy.agent_name}
         paid = manifest["result"]["return"]["per_seed"]
         found += [

@@ -16,14 +16,13 @@ from toolkit.learner import Learner
 from toolkit.log import MetricsLog, TensorBoardLog
 from toolkit.maze import Cell
 from toolkit.pipeline.context import Context
-from toolkit.pipeline.folder import Refused
 from toolkit.pipeline.guard import Guard
 from toolkit.pipeline.material import Material, sample
 from toolkit.pipeline.pictures import write_routes
 from toolkit.pipeline.summary import versions
 from toolkit.policy import describe, policy_tensors
 from toolkit.train import Hooks, Saved, Values
-from toolkit.types import Json
+from toolkit.types import Failed, Json
 
 # The last evaluation plays the same episodes as `toolkit evaluate`, those on the way play others.
 FINAL_EPISODES, EARLY_EPISODES = 0, 1
@@ -186,7 +185,7 @@ class Watch(Hooks):
     def _save(self, saved: Saved, pending: bool = False) -> None:
         tensors, meta = saved
         if not all(bool(torch.isfinite(leaf).all()) for leaf in torch.utils._pytree.tree_leaves(tensors["agent"])):
-            raise Refused(
+            raise Failed(
                 f"stage {self.name}: weights are no longer finite at step {meta['step']}: training has diverged; "
                 f"lower {self.name}.config.lr. An earlier checkpoint, if any, is {self.context.checkpoint(self.name)}"
             )
