@@ -79,7 +79,7 @@ def main() -> None:
     if options.page:
         PAGE.write_text(page(read(options.out)), encoding="utf-8")
         return
-    if options.set and options.out.resolve() == RESULTS:
+    if options.set and options.out.resolve() == RESULTS.resolve():
         sys.exit("with --set rows would take the place of those in ladder.json; name another table with --out")
     failed = []
     for row in planned(options.mazes, options.data, options.only):

@@ -39,11 +39,12 @@ class Strict(pydantic.BaseModel):
     shortcut: ClassVar[str] = ""
     """Field whose entries may begin an override's path: with "stages", `finetune.utd` is `stages.finetune.utd`."""
     decisive: ClassVar[str] = ""
-    """Entry that says what those beside it mean: overrides of it are put in before all others."""
+    """Entry that says what those beside it mean."""
 
     @classmethod
-    def overridden(cls, block: dict[str, Any], value: Any) -> None:
-        """An override is about to set a block's decisive entry to another value: take away what belonged to the old."""
+    def overridden(cls, block: dict[str, Any], value: Any, given: Callable[..., bool]) -> None:
+        """An override is about to give a block's decisive entry another value: take away what belonged to the old one,
+        but not what was `given` by an override, which that tells of a path in the block."""
 
 
 S = TypeVar("S", bound=Strict)
@@ -97,8 +98,7 @@ def _document(path: str | Path, model: type[Strict], overrides: Sequence[str]) -
     """The file with the overrides put in, and what is wrong with the text of either."""
     document = _read(Path(path))
     lines = [f"{place}: {text}" for place, text in document.problems]
-    ordered = sorted(overrides, key=lambda item: not item.partition("=")[0].strip().endswith(f".{model.decisive}"))
-    return document, lines + [line for item in ordered for line in _override(document, item, model)]
+    return document, lines + [line for item in overrides for line in _override(document, item, model)]
 
 
 def _placed(document: Document, problems: Iterable[Problem]) -> list[str]:
@@ -172,7 +172,7 @@ def _override(document: Document, item: str, model: type[Strict]) -> Iterator[st
     for key in keys[:-1]:
         block = block.get(key) if isinstance(block, dict) else None
     if keys[-1] == model.decisive and isinstance(block, dict) and block.get(keys[-1]) != value:
-        model.overridden(block, value)
+        model.overridden(block, value, lambda *inner: document.place((*keys[:-1], *inner)).startswith("--set"))
     try:
         document.put(keys, value, place)
     except ValueError as error:

@@ -106,5 +106,6 @@ def _imported(path: Path, card: TaskCard, episodes: Episodes, drift: float) -> I
         notes=(note,),
         env_id=card.env_id,
         max_steps=card.max_episode_steps,
+        rewarded=card.reward.rule == "env",
     )
     return Imported(episodes, source)

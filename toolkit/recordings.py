@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -58,9 +59,8 @@ def reading(
     card between -1 and 1. Raises ToolkitError.
     """
     (low, high), choices = _actions(card)
-    return Options(
-        pair(bounds) if bounds else (low, high), choices, columns(achieved) if achieved else None, part, trust_pickle
-    )
+    limits = pair(bounds) if bounds else (low, high)
+    return Options(limits, bool(bounds), choices, columns(achieved) if achieved else None, part, trust_pickle)
 
 
 def _actions(card: TaskCard | None) -> tuple[tuple[npt.ArrayLike, npt.ArrayLike], int | None]:
@@ -158,8 +158,11 @@ def listed(root: Path) -> list[Json]:
             except ToolkitError as error:
                 found.append({**entry, "error": str(error)})
                 continue
-            keys = ("total_episodes", "total_steps", "dataset_size", "description")
-            found.append(entry | {key: metadata.get(key) for key in keys})
+            for key in ("total_episodes", "total_steps", "dataset_size", "description"):
+                value = metadata.get(key)
+                sayable = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+                entry[key] = value if sayable else None  # NaN and infinity are no JSON
+            found.append(entry)
     return sorted(found, key=lambda entry: str(entry["id"]))
 
 

@@ -22,6 +22,7 @@ from benchmarks.kill9 import differences, fingerprint
 from tests.e2e.stopping import asked_to_stop
 from toolkit.checkpoint import exists, load
 from toolkit.evaluate import evaluate
+from toolkit.pipeline import runner
 from toolkit.pipeline.ope import rank_runs
 from toolkit.pipeline.ope import table as ranking
 from toolkit.pipeline.runner import run_pipeline
@@ -163,9 +164,19 @@ def test_a_stage_without_a_policy_is_told_from_damage(whole: tuple[Path, Json]) 
         load_policy(whole[0] / "stages/collect")
 
 
-def test_from_reruns_a_tail_to_the_same_bytes(pipeline: Path, copy: Path, whole: tuple[Path, Json]) -> None:
+def test_from_reruns_a_tail_to_the_same_bytes(
+    pipeline: Path, copy: Path, whole: tuple[Path, Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off too, when the command without it goes on."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     before = times(copy)
-    run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner, "run_stage", interrupted)
+        run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")
+    run_pipeline(pipeline, out=copy, progress="none")
     assert redone(before, copy) == ["finetune", "evaluate", "stitch"]
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
     with pytest.raises(ToolkitError, match="did you mean 'finetune'"):

@@ -213,7 +213,10 @@ def test_nothing_succeeds(sound: Path) -> None:
 
 def test_zeros_where_no_rewards_were_recorded_are_not_shifted_ones(sound: Path, tmp_path: Path) -> None:
     unpaid = both(*(at(f"episode_{e}/rewards", ..., 0.0) for e in range(EPISODES)))
-    assert check(import_minari(copy_of(sound, tmp_path / "zeros", unpaid)), CARD) == []
+    for paid, expected in ((False, set()), (True, {"reward-shift"})):
+        made = {"command": "convert", "sources": [{"rewards": paid}]}
+        folder = copy_of(sound, tmp_path / str(paid), unpaid, toolkit=made)
+        assert {finding.rule for finding in check(import_minari(folder), CARD)} == expected
 
 
 def test_a_task_is_looked_at_once_for_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:

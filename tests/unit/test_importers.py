@@ -391,9 +391,10 @@ def test_robomimic_stops_at_the_first_success_and_falls_back_on_states(tmp_path:
 def test_robomimic_actions_in_other_bounds(tmp_path: Path) -> None:
     episodes = truth(3)
     path = write_robomimic(tmp_path / "demos.hdf5", [e._replace(action=2 * e.action) for e in episodes])
-    same(read_data(path, options=Options(bounds=pair("-2,2"))), episodes)
-    with pytest.raises(ToolkitError, match="an action outside the bounds"):
-        checked(read_data(path))
+    same(read_data(path, options=Options(bounds=pair("-2,2"), said=True)), episodes)
+    for unsaid in (Options(), Options(bounds=pair("-2,2"))):  # those of a simulator that it was not recorded in
+        with pytest.raises(ToolkitError, match="an action outside the bounds"):
+            checked(read_data(path, options=unsaid))
 
 
 # LeRobot

@@ -208,10 +208,11 @@ def test_an_unfinished_run_shows_what_it_has(run: Path) -> None:
     assert "1 of 5 stages are done, collect is next" in page.text and "0:07" in page.text and "results" in page.sections
 
 
-def finish(run: Path, stage: str, inputs: list[str], result: Any, **config: Any) -> None:
-    """Leave a manifest, under the settings of the plan or others."""
+def finish(run: Path, stage: str, inputs: list[str], result: Any, key: str = "", **config: Any) -> None:
+    """Leave a manifest, under the settings of the plan or others; `key` stands for seeds, task and code."""
     plan = strict_yaml.parse((run / "pipeline.yaml").read_text(), "").value["stages"][stage]
-    manifest = {"wall_s": 7.0, "config": plan | config, "inputs": inputs, "result": result}
+    made_of = {"config": plan | config, "inputs": dict.fromkeys(inputs, ""), "key": key}
+    manifest = {"wall_s": 7.0, "result": result, **made_of}
     (run / "stages" / stage / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -236,6 +237,8 @@ def test_an_interrupted_run_shows_nothing_of_other_settings(run: Path) -> None:
     assert [stage.name for stage in found.stages] == ["collect", "clone", "pretrain", "finetune", "evaluate"]
     assert [stage.name for stage in found.stages if stage.score or stage.rows or stage.routes] == ["clone"]
     page_of(run)
+    finish(run, "collect", [], {}, key="other seeds")
+    assert read_run(run).unfinished == "1 of 5 stages are done, clone is next"
     assert set(ASIDE) == _WITHOUT_EFFECT  # else stages that the runner keeps were missing here
 
 

@@ -129,7 +129,7 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         ),
         (
             GOOD.replace("start: pretrain", "seam: {optimizer: reset}"),
-            "p.yaml:6: stages.finetune.seam.optimizer: nothing carries over without a start; remove",
+            "p.yaml:6: stages.finetune.seam.optimizer: nothing carries over without a start; expected keep",
         ),
         (
             GOOD.replace("warmup_steps: 500", "envs: 2, utd: 0.25"),

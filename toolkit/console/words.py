@@ -69,7 +69,7 @@ def before_and_after(summary: Json) -> tuple[str | None, str | None]:
     practised = (switched or online)[-1]
     before = stages[practised].get("start")
     # the score of an evaluation is that of the last policy it names
-    after = [name for name in measured if name == practised or [*stages[name].get("of", ())][-1:] == [practised]]
+    after = [name for name in measured if name == practised or [*(stages[name].get("of") or ())][-1:] == [practised]]
     return (before if before in measured else None), (after[-1] if after else None)
 
 

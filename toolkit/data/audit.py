@@ -182,8 +182,7 @@ def _rewards(imported: Imported, judged: Judged | None) -> Iterator[Finding]:
         offset = (episodes.reward - judged.reward)[moving]
         shift = float(np.median(offset))
         everywhere = (np.abs(offset - shift) < _EQUAL).mean() > 0.9  # not just other goals
-        # zeros alone, which stand where nothing was paid or recorded, are no scheme that could be shifted
-        if episodes.reward[moving].any() and abs(shift) > _EQUAL and everywhere:
+        if imported.source.rewarded and abs(shift) > _EQUAL and everywhere:
             yield Finding("reward-shift", f"recorded rewards are the task card's plus {shift:.6g}")
     elif imported.source.rewarded and not episodes.terminated.any() and not np.ptp(episodes.reward[moving]):
         yield Finding("no-success", "nothing terminates and every step pays the same")

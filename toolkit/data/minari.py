@@ -10,7 +10,6 @@ virtual storage and reads nothing before its declared size is checked.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -134,19 +133,12 @@ def read_metadata(folder: Path) -> Json:
     try:
         if path.stat().st_size > MAX_METADATA_BYTES:
             raise ToolkitError(f"{path}: expected at most {MAX_METADATA_BYTES} bytes")
-        metadata = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ToolkitError(f"{path}: expected a Minari data set's JSON metadata; {error}") from None
     if not isinstance(metadata, dict) or metadata.get("data_format", "hdf5") != "hdf5":
         raise ToolkitError(f"{path}: expected the metadata of a Minari data set in HDF5 format")
     return metadata
-
-
-def _finite(text: str) -> float:
-    """A number in JSON. Raises ValueError for NaN and infinity, which are no JSON and cannot be written out."""
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:40]}: expected a finite number")
-    return number
 
 
 def _read_episode(file: UntrustedFile, index: int) -> dict[str, Array]:
@@ -205,12 +197,17 @@ def _about(metadata: Json) -> dict[str, Any]:
         env_id, limit = spec.get("id"), spec.get("max_episode_steps")
     except (TypeError, ValueError, AttributeError, RecursionError):
         env_id = limit = None
+    made = metadata.get("toolkit")
+    sources = made.get("sources") if isinstance(made, dict) and made.get("command") != "relabel" else None
+    told = sources if isinstance(sources, list) else []
+    paid = [not isinstance(source, dict) or source.get("rewards", True) for source in told]
     named = metadata.get("requirements")
     pinned = [text.partition("==") for text in named if isinstance(text, str)] if isinstance(named, list) else []
     return {
         "env_id": env_id[:100] if isinstance(env_id, str) else None,
         "max_steps": limit if isinstance(limit, int) and limit > 0 else None,
         "versions": {name[:50]: version[:50] for name, equals, version in pinned[:50] if equals},
+        "rewarded": any(paid) or not paid,
     }
 
 

@@ -91,7 +91,9 @@ class RunFolder:
         return manifest
 
     def begin(self, name: str) -> None:
-        """An empty folder for a stage that starts afresh; what stood there goes."""
+        """An empty folder for a stage that starts afresh; what stood there goes, and the run is unfinished."""
+        for file in (SUMMARY, REPORT):
+            (self.root / file).unlink(missing_ok=True)
         folder = self.stage(name)
         for phase in ("offline", "online"):
             shutil.rmtree(self.tensorboard / phase / name, ignore_errors=True)

@@ -103,10 +103,10 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
         if stage.start is not None:
             yield from _reference((*keys, "start"), stage.start, name, known, (OfflineStage,))
         else:
-            fresh = Seam()
             for setting in ("carry", "optimizer", "temperature"):
-                if getattr(stage.seam, setting) != getattr(fresh, setting):
-                    yield Problem((*keys, "seam", setting), "nothing carries over without a start; remove")
+                if getattr(stage.seam, setting) != (usual := getattr(Seam(), setting)):
+                    text = f"nothing carries over without a start; expected {usual or 'null'}"
+                    yield Problem((*keys, "seam", setting), text)
         if (frozen := stage.warmup_steps + stage.critic_steps) >= stage.env_steps:
             text = f"expected less than env_steps ({stage.env_steps}), critic_steps included, so that a policy moves"
             yield Problem((*keys, "warmup_steps"), f"{text}; got {frozen}")

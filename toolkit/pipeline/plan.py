@@ -99,8 +99,8 @@ def _content(stage: Stage) -> list[str] | None:
     if not isinstance(stage, ImportStage):
         return None
     path = find_data(stage.source, DATA)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [sha256(file) for file in files if not of_columns(file)]
+    below = sorted(file for file in path.rglob("*") if file.is_file() and not of_columns(file))
+    return [sha256(file) for file in (below if path.is_dir() else [path])]
 
 
 @cache

@@ -14,7 +14,7 @@ from toolkit.console.words import duration, judged_by, number
 from toolkit.files import write_json, write_text
 from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
-from toolkit.pipeline.folder import PIPELINE, REPORT, SUMMARY, RunFolder, check_usable, choose
+from toolkit.pipeline.folder import PIPELINE, SUMMARY, RunFolder, check_usable, choose
 from toolkit.pipeline.interrupt import Interrupt
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.plan import dependents, make_plan
@@ -75,18 +75,18 @@ def _carry_out(context: Context, again: set[str]) -> Json:
     """All stages in order, then the summary."""
     begun, earlier = time.monotonic(), 0.0
     context.console.pipeline(context.plan.spec.stages)
+    for name in again:  # at once: whenever this is broken off, all of them are still to be done
+        context.folder.begin(name)
     manifests: dict[str, Json] = {}
     for name, key in context.plan.keys.items():
-        manifest = None if name in again else context.folder.finished(name, key)
+        manifest = context.folder.finished(name, key)
         if manifest is not None:
             earlier += manifest["wall_s"]
             context.console.stage_finished(name, _line(manifest), skipped=True)
         else:
             if context.folder.outdated(name, key):
                 context.console.note(f"{name} {OUTDATED}")
-            for file in (SUMMARY, REPORT):
-                (context.folder.root / file).unlink(missing_ok=True)
-            manifest, before = _run(context, name, name in again)
+            manifest, before = _run(context, name)
             earlier += before
             context.console.stage_finished(name, _line(manifest))
         manifests[name] = manifest
@@ -95,11 +95,11 @@ def _carry_out(context: Context, again: set[str]) -> Json:
     return summary
 
 
-def _run(context: Context, name: str, afresh: bool) -> tuple[Json, float]:
+def _run(context: Context, name: str) -> tuple[Json, float]:
     """One stage to its manifest; also the seconds that earlier processes put into it."""
     begun = time.monotonic()
     folder = context.folder
-    found = None if afresh else unfinished_checkpoint(context, name)
+    found = unfinished_checkpoint(context, name)
     if found is None:
         folder.begin(name)
     before = folder.elapsed(name)
@@ -107,7 +107,7 @@ def _run(context: Context, name: str, afresh: bool) -> tuple[Json, float]:
     manifest = {
         "kind": context.plan.spec.stages[name].kind,
         "key": context.plan.keys[name],
-        "inputs": list(context.plan.inputs[name]),
+        "inputs": {source: context.plan.keys[source] for source in context.plan.inputs[name]},
         "config": context.plan.resolved["stages"][name],
         "result": result,
         "wall_s": round(before + time.monotonic() - begun, 3),

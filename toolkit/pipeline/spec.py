@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -220,11 +220,11 @@ class PipelineSpec(Strict):
     """Name of each stage and what it does."""
 
     @classmethod
-    def overridden(cls, block: dict[str, Any], value: Any) -> None:
+    def overridden(cls, block: dict[str, Any], value: Any, given: Callable[..., bool]) -> None:
         """With another algorithm only those settings stay that mean the same to it."""
         if isinstance(config := block.get("config"), dict):
-            known = CONFIGS[value].model_fields if isinstance(value, str) and value in CONFIGS else ()
-            block["config"] = {key: config[key] for key in config if key in _SHARED and key in known}
+            shared = _SHARED & CONFIGS[value].model_fields.keys() if isinstance(value, str) and value in CONFIGS else ()
+            block["config"] = {key: config[key] for key in config if key in shared or given("config", key)}
 
     def data_of(self, name: str) -> str | None:
         """The stage whose recording a training stage learns from, None where there is none."""

@@ -149,8 +149,10 @@ def _done(folder: Path, planned: Json) -> tuple[Json, set[str]]:
     kept: list[str] = [] if planned else sorted(manifests)  # without a plan nothing tells old ones
     for name, stage in planned.items():
         made = manifests.get(name)
-        if made and _settings(made.get("config")) == _settings(stage) and {*made.get("inputs", ())} <= {*kept}:
-            kept.append(name)
+        if made and _settings(made.get("config")) == _settings(stage):
+            inputs = _dict(made.get("inputs")).items()
+            if all(source in kept and manifests[source].get("key") == key for source, key in inputs):
+                kept.append(name)
     done = {name: {"wall_s": manifests[name].get("wall_s"), **_dict(manifests[name].get("result"))} for name in kept}
     return done, manifests.keys() - done.keys()
 

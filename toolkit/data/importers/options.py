@@ -23,6 +23,8 @@ class Options:
 
     bounds: tuple[npt.ArrayLike, npt.ArrayLike] = (-1.0, 1.0)
     """Of an action's numbers, where the file does not say, () or (A,) each; [-1, 1] inside the package is these."""
+    said: bool = False
+    """Whether a user gave these bounds, which count in a layout that has its own too."""
     choices: int | None = None
     """How many there are, where an action is one of several: its number, from 0, or one-hot."""
     achieved: slice | None = None
@@ -53,7 +55,7 @@ def pair(text: str) -> tuple[float, float]:
     return low, high
 
 
-def actions(array: Array, path: Path, options: Options, arrays: Mapping[str, Array] = _NONE) -> FloatArray:
+def actions(array: Array, path: Path | str, options: Options, arrays: Mapping[str, Array] = _NONE) -> FloatArray:
     """Actions (N, A) within [-1, 1], choices one-hot; `arrays` may say bounds as `action_low` and `action_high`, (A,).
 
     Raises ToolkitError for other shapes, and for numbers that are no choices.

@@ -1,14 +1,15 @@
 """robomimic's HDF5 files: a group `data/demo_<k>` for each demonstration.
 
-Layout: `actions` (N, A) within `Options.bounds`, `rewards`, `dones` (N,), `obs/<key>` (N, d), where they are there
-`next_obs/<key>`, and `states` (N, D), which stand in where a file has no observations. `mask/<name>` lists
-demonstrations. All keys of flat numbers are joined by name; pictures are left out.
+Layout: `actions` (N, A) within [-1, 1] or the bounds that a user gives, `rewards`, `dones` (N,), `obs/<key>` (N, d),
+where they are there `next_obs/<key>`, and `states` (N, D), which stand in where a file has no observations.
+`mask/<name>` lists demonstrations. All keys of flat numbers are joined by name; pictures are left out.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +103,9 @@ def _demo(file: UntrustedFile, group: Any, number: int, keys: list[str], options
         return np.concatenate(rows, axis=1)
 
     obs = joined("obs") if keys else read("states")
-    action = actions(stored("actions")[0], file.path, options)
+    # the layout has [-1, 1], whatever the bounds of the task's own simulator are
+    own = options if options.said else replace(options, bounds=Options.bounds)
+    action = actions(stored("actions")[0], f"{file.path}: {name}", own)
     count = len(action)
     reward = flat(*stored("rewards")) if "rewards" in there else np.zeros(count, np.float32)
     done = flags(*stored("dones")) if "dones" in there else np.zeros(count, np.bool_)
