@@ -173,9 +173,10 @@ def test_from_reruns_a_tail_to_the_same_bytes(
         raise KeyboardInterrupt
 
     before = times(copy)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(runner, "run_stage", interrupted)
-        run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(pipeline, out=copy, start_from="finetune", progress="none")
     run_pipeline(pipeline, out=copy, progress="none")
     assert redone(before, copy) == ["finetune", "evaluate", "stitch"]
     assert differences(fingerprint(whole[0]), fingerprint(copy)) == []
