@@ -56,7 +56,10 @@ def test_rollouts_that_cannot_teach_are_refused_before_anything_is_written(tmp_p
     file.write_text(PIPELINE, encoding="utf-8")
     for overrides, message in {
         ("practise.agent=reinforce", "practise.critic_steps=0"): r"practise\.rollout: reinforce .* whole episodes",
-        ("practise.env_steps=60",): r"practise\.env_steps: expected at least one rollout, 32 steps of 2 environments",
+        (
+            "practise.env_steps=60",
+            "practise.critic_steps=0",
+        ): r"practise\.env_steps: expected at least one rollout, 32 steps of 2 environments",
     }.items():
         with pytest.raises(ToolkitError, match=message):
             run_pipeline(file, out=run, overrides=list(overrides), progress="none")

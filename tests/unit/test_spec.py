@@ -125,7 +125,7 @@ def test_the_shipped_pipelines_are_right(entry: catalog.Entry) -> None:
         (GOOD.replace("500", "10_000"), "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000)"),
         (
             GOOD.replace("500", "500, critic_steps: 9_500"),
-            "p.yaml:6: stages.finetune.warmup_steps: expected less than env_steps (10000), critic_steps included",
+            "p.yaml:6: stages.finetune.critic_steps: expected less than env_steps (10000), warmup_steps and critic_",
         ),
         (
             GOOD.replace("start: pretrain", "seam: {optimizer: reset}"),

@@ -108,8 +108,9 @@ def _training(keys: Keys, name: str, stage: TrainingStage, known: Mapping[str, A
                     text = f"nothing carries over without a start; expected {usual or 'null'}"
                     yield Problem((*keys, "seam", setting), text)
         if (frozen := stage.warmup_steps + stage.critic_steps) >= stage.env_steps:
-            text = f"expected less than env_steps ({stage.env_steps}), critic_steps included, so that a policy moves"
-            yield Problem((*keys, "warmup_steps"), f"{text}; got {frozen}")
+            longer = "critic_steps" if stage.critic_steps > stage.warmup_steps else "warmup_steps"
+            text = f"expected less than env_steps ({stage.env_steps}), warmup_steps and critic_steps together"
+            yield Problem((*keys, longer), f"{text}; got {frozen}")
         if not math.isclose(stage.envs * stage.utd, round(stage.envs * stage.utd)):
             text = f"expected a whole number of updates for a step of all {stage.envs} envs, got {stage.utd:g} a step"
             yield Problem((*keys, "utd"), text)
