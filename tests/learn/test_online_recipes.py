@@ -68,11 +68,11 @@ def test_rlpd_without_recorded_rows_is_sac_with_its_settings() -> None:
 
 def test_a_subset_with_replacement_is_sometimes_one_critic() -> None:
     """Two draws of ten meet once in ten times; without replacement never."""
-    q = torch.arange(10.0)[:, None].expand(10, 4)
+    numbered = {"b0": torch.arange(10.0)}  # each critic's is its number
     counts: dict[str, list[int]] = {"wsrl": [], "rlpd": []}
     for name, found in counts.items():
         agent = make(name)
-        smallest = [int(agent.smallest(q, batch(agent, step, 4))[0]) for step in range(2000)]
+        smallest = [int(agent.judges(numbered, batch(agent, step, 4))["b0"].min()) for step in range(2000)]
         found += np.bincount(smallest, minlength=10).tolist()
     assert counts["rlpd"][9] == 0
     assert counts["wsrl"][9] == pytest.approx(20, abs=15)  # both draws are the largest: 1 in 100

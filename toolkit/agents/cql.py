@@ -68,7 +68,7 @@ class CQL(SAC):
         if not self.cfg.max_backup:
             return SAC.target(self, st, b)  # type: ignore[arg-type]
         a, log_prob = _samples(st.pi.p, b.next_obs, self._normals(b)[:, 2])
-        v, best = self.smallest(_each(st.Q_targ, b.next_obs, a), b).max(-1)
+        v, best = _each(self.judges(st.Q_targ, b), b.next_obs, a).amin(0).max(-1)
         if self.cfg.entropy_backup:
             entropy = -log_prob.gather(-1, best[:, None]).squeeze(-1)
             v = v + torch.exp(st.log_alpha.p["log_alpha"]) * entropy

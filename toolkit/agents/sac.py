@@ -84,24 +84,23 @@ class SAC(Agent[SACState]):
         """Soft Bellman target, (B,)."""
         A = self.spec.action_dim
         a, log_prob = policy(st.pi.p, b.next_obs).sample(b.noise[..., :A])
-        v = self.smallest(q_values(st.Q_targ, b.next_obs, a), b)
+        v = q_values(self.judges(st.Q_targ, b), b.next_obs, a).amin(0)
         if self.cfg.entropy_backup:
             v = v - torch.exp(st.log_alpha.p["log_alpha"]) * log_prob
         return b.reward + b.discount * v
 
-    def smallest(self, q: Tensor, b: Batch) -> Tensor:
-        """The smallest critic of all or of the subset, one draw for the whole batch; (E, ...) -> (...)."""
-        if self.cfg.subset:
-            A, E = self.spec.action_dim, self.cfg.members
-            lots = b.noise[0, 2 * A : 2 * A + E]
-            if self.cfg.replacement:
-                # a standard normal through its distribution function is uniform
-                drawn = (torch.special.ndtr(lots[: self.cfg.subset]) * E).long().clamp(max=E - 1)
-                chosen = (torch.arange(E, device=q.device)[:, None] == drawn).any(1)
-            else:
-                chosen = lots >= lots.topk(self.cfg.subset).values[-1]
-            q = torch.where(chosen.reshape(-1, *[1] * (q.dim() - 1)), q, torch.inf)
-        return q.amin(0)
+    def judges(self, p: Params, b: Batch) -> Params:
+        """The target critics of this batch: all of them, or the subset that is drawn for it."""
+        if not self.cfg.subset:
+            return p
+        A, E = self.spec.action_dim, self.cfg.members
+        lots = b.noise[0, 2 * A : 2 * A + E]
+        if self.cfg.replacement:
+            # a standard normal through its distribution function is uniform
+            drawn = (torch.special.ndtr(lots[: self.cfg.subset]) * E).long().clamp(max=E - 1)
+        else:
+            drawn = lots.topk(self.cfg.subset).indices
+        return {k: w[drawn] for k, w in p.items()}
 
     def loss_Q(self, p: Params, y: Tensor, st: SACState, b: Batch) -> tuple[Tensor, Metrics]:
         """Squared temporal difference, summed over the critics."""
