@@ -233,20 +233,24 @@ def networks(found: Json) -> Json:
     return {"hidden": [128, 128], **({"fourier": [3]} if found["stitches"] else {})}
 
 
+def horizon(found: Json) -> Json:
+    """How far values look ahead: a maze's ways are long."""
+    return {"gamma": 0.995 if found["horizon"] > 200 else 0.99, "n_step": 20 if found["stitches"] else 5}
+
+
+def goals(found: Json) -> Json:
+    """Goals drawn anew, where that can be done."""
+    return {"relabel": {}} if _hindsight(found) else {}
+
+
 def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     """Stages of a pipeline to start from: for the first try and the choice, and fine-tuning after it."""
-    common: Json = {"starts": "far"} if _must_stitch(found) and found["goal_fixed"] else {}
-    if _hindsight(found):
-        common["relabel"] = {}
-    horizon = {
-        "gamma": 0.995 if found["horizon"] > 200 else 0.99,
-        "n_step": 20 if found["stitches"] else 5,
-    }  # a maze's ways are long
+    common: Json = ({"starts": "far"} if _must_stitch(found) and found["goal_fixed"] else {}) | goals(found)
     made: Json = {}
     for one in advice:
         if one.role == "alternative":
             continue
-        learns = {} if one.agent in ("bc", "filtered_bc") else {**horizon, "lr_schedule": "cosine"}
+        learns = {} if one.agent in ("bc", "filtered_bc") else {**horizon(found), "lr_schedule": "cosine"}
         updates = 8_000 if learns else 3_000
         config = {"config": one.config} if one.config else {}
         made[one.agent] = {"kind": "offline", "agent": one.agent, **config, "updates": updates, **learns, **common}
@@ -254,7 +258,7 @@ def stages(found: Json, advice: list[Advice], online: bool) -> Json:
     if online and start == "iql":
         tuning = GENTLE if found["paid_alike"] > ALIKE else BOLD
         made["finetune"] = {
-            "kind": "online", "agent": "sac", "start": start, **tuning, "gamma": horizon["gamma"], **common,
+            "kind": "online", "agent": "sac", "start": start, **tuning, "gamma": horizon(found)["gamma"], **common,
         }  # fmt: skip
     return made
 

@@ -86,6 +86,8 @@ def evaluate_all(
     loaded = [_load(stage, place) for stage, place in _checkpoints(Path(run))]
     known = all(policy.far_starts for _, policy in loaded)
     starts = starts or ("far" if known else "all")
+    for about, policy in loaded:  # before the first of them plays
+        start_cells(policy, starts, about["checkpoint"])
     found: list[Json] = []
     for about, policy in loaded:
         place = Path(about["checkpoint"])

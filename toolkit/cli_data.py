@@ -57,7 +57,8 @@ def list_(
             if "error" in entry:
                 yield f"{entry['id']:{width}}  (not readable: {entry['error']})"
             else:
-                yield f"{entry['id']:{width}}  {entry['total_episodes']} episodes, {entry['total_steps']} transitions"
+                counts = (entry[key] or "?" for key in ("total_episodes", "total_steps"))
+                yield "{:{width}}  {} episodes, {} transitions".format(entry["id"], *counts, width=width)
 
     answer(call, as_json, lines)
 

@@ -45,6 +45,10 @@ def advise(
 
         seconds = None if trying is None else parse_seconds(trying)
         card = None if task is None else load_card(task)
+        if out is not None:  # before hours of pilots
+            if out.suffix != ".yaml" or out.is_dir():
+                raise ToolkitError(f"--out {out}: expected a file, .yaml")
+            out.parent.mkdir(parents=True, exist_ok=True)
         called = re.sub(r"[^a-z0-9]+", "-", out.stem.lower()).strip("-") if out else ""
         result = advise_on(
             dataset, root, card, online, seconds, format, achieved, called or "advised",
@@ -52,7 +56,6 @@ def advise(
             lambda line: print(line, file=sys.stderr),
         )  # fmt: skip
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
             write_text(out, result["pipeline"])
             result["out"] = str(out)
         return result

@@ -23,6 +23,7 @@ from tests.e2e.stopping import asked_to_stop
 from toolkit.checkpoint import exists, load
 from toolkit.evaluate import evaluate
 from toolkit.pipeline import runner
+from toolkit.pipeline.folder import RunFolder
 from toolkit.pipeline.ope import rank_runs
 from toolkit.pipeline.ope import table as ranking
 from toolkit.pipeline.runner import run_pipeline
@@ -359,6 +360,8 @@ def test_stitching_of_a_finished_run(copy: Path) -> None:
     assert "Success against stitches needed" in page
     assert "Pieces of one route" in page
     assert stitch_runs([copy], episodes=1, workers=1, out=copy / "elsewhere") == found
+    RunFolder(copy).begin("evaluate")  # what was measured of a finished run goes with it
+    assert not (copy / "stitch.json").exists()
     shutil.rmtree(copy / "stages")
     with pytest.raises(ToolkitError, match="expected a run with a finished"):
         stitch_runs([copy])

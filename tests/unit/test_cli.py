@@ -68,6 +68,7 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["export", "nowhere", "--to", "keras"], "'torchscript'"),
         (["advise", "nowhere"], "data set id 'nowhere': expected NAMESPACE/NAME"),
         (["advise", "nowhere", "--try", "soon"], "expected a time such as 90s"),
+        (["advise", "nowhere", "--try", "1h", "--out", "advice"], "--out advice: expected a file, .yaml"),
         (["compare", "nowhere"], "expected two or more run folders"),
         (["compare", "nowhere", "nobody"], "nowhere: expected a run folder"),
         (["pipeline", "smoke", "--out", "wrong.yaml/run"], "wrong.yaml/run: Not a directory"),

@@ -11,6 +11,7 @@ import numpy as np
 from toolkit.export import formats
 from toolkit.export.card import model_card
 from toolkit.export.sb3 import read_sb3, write_sb3
+from toolkit.files import write_text
 from toolkit.policy import Policy, find_checkpoint, load_policy
 from toolkit.tasks import TaskCard
 from toolkit.types import FloatArray, Json, ToolkitError
@@ -59,13 +60,14 @@ def export_run(run: Path, to: str, out: Path | None = None, seed: int = 0) -> Js
                 f"{to}: the file was written, and read again its actions differ by {difference:.2g}; expected at most "
                 f"{TOLERANCE:g}. Nothing was kept; another format may do"
             )
+        about = model_card(policy, find_checkpoint(run), to, form.file, difference)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
     card = folder / "README.md"
-    card.write_text(model_card(policy, find_checkpoint(run), to, form.file, difference), encoding="utf-8")
+    write_text(card, about)
     return {
         "file": str(path),
         "card": str(card),

@@ -20,8 +20,8 @@ from toolkit.files import read_json, sha256, write_json
 from toolkit.types import Failed, Json, ToolkitError
 
 SCHEMA = 1
-MANIFEST, LOCK, PIPELINE, SUMMARY, REPORT, ELAPSED = (
-    "manifest.json", "lock", "pipeline.yaml", "summary.json", "report.html", "elapsed.json",
+MANIFEST, LOCK, PIPELINE, KEYS, SUMMARY, STITCHES, REPORT, ELAPSED = (
+    "manifest.json", "lock", "pipeline.yaml", "keys.json", "summary.json", "stitch.json", "report.html", "elapsed.json",
 )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ class RunFolder:
 
     def begin(self, name: str) -> None:
         """An empty folder for a stage that starts afresh; what stood there goes, and the run is unfinished."""
-        for file in (SUMMARY, REPORT):
+        for file in (SUMMARY, STITCHES, REPORT):
             (self.root / file).unlink(missing_ok=True)
         folder = self.stage(name)
         for phase in ("offline", "online"):

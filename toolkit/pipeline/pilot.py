@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from toolkit.advise import Advice, advise, facts, networks, stages
+from toolkit.advise import Advice, advise, facts, goals, horizon, networks, stages
 from toolkit.console import judged_by
 from toolkit.data.imported import checked
 from toolkit.data.minari import MAIN_FILE
@@ -84,7 +84,7 @@ def advise_on(
         for one in advice:
             say(f"{one.agent}: {each:.0f} s")
             try:
-                ranking.append(run_pilot(one, card, checked(imported), made, networks(found), each))
+                ranking.append(run_pilot(one, card, checked(imported), found, each))
             except ToolkitError as error:  # it may have diverged; the others go on
                 ranking.append({"agent": one.agent, "failed": str(error)})
         ranking.sort(key=_worth, reverse=True)
@@ -97,15 +97,14 @@ def _worth(pilot: Json) -> float:
     return -math.inf if "failed" in pilot else float(pilot[pilot["measure"]]["iqm"])
 
 
-def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, made: Json, shared: Json, seconds: float) -> Json:
+def run_pilot(one: Advice, card: TaskCard, episodes: Episodes, found: Json, seconds: float) -> Json:
     """Train one algorithm for so many seconds and play; the numbers depend on how fast the machine is.
 
     Raises ToolkitError where the training diverges, or there is nothing for the algorithm to learn from.
     """
     begun = time.monotonic()
-    alike = ("gamma", "n_step", "relabel")
-    common = next(({key: b[key] for key in alike if key in b} for b in made.values() if "gamma" in b), {})
-    agent = make_agent(one.agent, {**shared, **one.config}, task_sizes(card))
+    common = horizon(found) | goals(found)
+    agent = make_agent(one.agent, {**networks(found), **one.config}, task_sizes(card))
     if agent.waypoint_steps:
         common.setdefault("relabel", {})
     stage = OfflineStage(kind="offline", agent=one.agent, updates=FOREVER, **common)

@@ -14,7 +14,7 @@ from toolkit.console.words import duration, judged_by, number
 from toolkit.files import write_json, write_text
 from toolkit.pipeline.context import Context, Plan
 from toolkit.pipeline.estimate import estimate
-from toolkit.pipeline.folder import PIPELINE, SUMMARY, RunFolder, check_usable, choose
+from toolkit.pipeline.folder import KEYS, PIPELINE, SUMMARY, RunFolder, check_usable, choose
 from toolkit.pipeline.interrupt import Interrupt
 from toolkit.pipeline.outline import outline
 from toolkit.pipeline.plan import dependents, make_plan
@@ -52,6 +52,7 @@ def run_pipeline(
         context = Context(plan, folder, console, interrupt)
         console.note(f"Run folder: {root}")
         write_text(root / PIPELINE, resolved)
+        write_json(root / KEYS, plan.keys)  # by which a report tells what was done under other settings
         try:
             summary = _carry_out(context, again)
         except (KeyboardInterrupt, SystemExit):
@@ -107,7 +108,7 @@ def _run(context: Context, name: str) -> tuple[Json, float]:
     manifest = {
         "kind": context.plan.spec.stages[name].kind,
         "key": context.plan.keys[name],
-        "inputs": {source: context.plan.keys[source] for source in context.plan.inputs[name]},
+        "inputs": list(context.plan.inputs[name]),
         "config": context.plan.resolved["stages"][name],
         "result": result,
         "wall_s": round(before + time.monotonic() - begun, 3),

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.evaluate import Act
 from toolkit.files import read_json, write_json
 from toolkit.pipeline.context import Context
-from toolkit.pipeline.folder import MANIFEST, REPORT
+from toolkit.pipeline.folder import MANIFEST, REPORT, STITCHES
 from toolkit.pipeline.spec import StitchStage
 from toolkit.policy import Policy, load_policy, stage_names
 from toolkit.processes import cores
@@ -17,8 +17,6 @@ from toolkit.report import write_report
 from toolkit.stitch_score import Ladder, measure, plays
 from toolkit.tasks import relabel
 from toolkit.types import Json, Progress, ToolkitError
-
-FILE = "stitch.json"
 
 
 def run_stitch(context: Context, name: str, stage: StitchStage) -> Json:
@@ -31,7 +29,7 @@ def run_stitch(context: Context, name: str, stage: StitchStage) -> Json:
     seeds, workers = len(context.seeds), cores() if stage.workers == "auto" else stage.workers
     context.console.stage_started(name, plays(ladder, policies, seeds, stage.episodes), "episodes")
     found = measure(ladder, policies, seeds, stage.episodes, workers, lambda done, _: context.console.advance(done))
-    write_json(context.folder.stage(name) / FILE, found)
+    write_json(context.folder.stage(name) / STITCHES, found)
     return {"stitching": {key: value for key, value in found.items() if key != "example"}}
 
 
@@ -60,10 +58,10 @@ def stitch_runs(
 
         found.append({"run": str(run), **measure(ladder, acts, seeds, episodes, workers or cores(), show)})
     if out is not None:
-        write_json(out / FILE, {"runs": found})
+        write_json(out / STITCHES, {"runs": found})
         return {"runs": found}
     for run in runs:
-        write_json(Path(run) / FILE, {"runs": [entry for entry in found if entry["run"] == str(run)]})
+        write_json(Path(run) / STITCHES, {"runs": [entry for entry in found if entry["run"] == str(run)]})
         if (Path(run) / REPORT).is_file():
             write_report(run)
     return {"runs": found}

@@ -17,7 +17,6 @@ from toolkit.log import read_metrics
 from toolkit.types import Floats, Json, ToolkitError
 
 FILMS = (".mp4", ".gif")
-ASIDE = ("workers", "checkpoint_every_s")  # settings that change no result: a stage done under others still counts
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read_run(folder: Path) -> Run:
     config = folder / "pipeline.yaml"
     plan = strict_yaml.read(config).value if config.is_file() else None
     plan = plan if isinstance(plan, dict) else {}
-    done, stale = ({}, set()) if found else _done(folder, _dict(plan.get("stages")))
+    done, stale = ({}, set()) if found else _done(folder)
     summary = found or {"stages": {name: {} for name in _dict(plan.get("stages"))} | done}
     names = _stage_names(folder, summary, plan, stale)
     planned = {name: _dict(_dict(plan.get("stages")).get(name)) for name in names}
@@ -143,22 +142,13 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _done(folder: Path, planned: Json) -> tuple[Json, set[str]]:
-    """What the summary will have of the stages that are done already; those done under other settings, or from such."""
+def _done(folder: Path) -> tuple[Json, set[str]]:
+    """What the summary will have of the stages that are done already; those done under other settings than now."""
     manifests = {path.parent.name: _json(path) or {} for path in (folder / "stages").glob("*/manifest.json")}
-    kept: list[str] = [] if planned else sorted(manifests)  # without a plan nothing tells old ones
-    for name, stage in planned.items():
-        made = manifests.get(name)
-        if made and _settings(made.get("config")) == _settings(stage):
-            inputs = _dict(made.get("inputs")).items()
-            if all(source in kept and manifests[source].get("key") == key for source, key in inputs):
-                kept.append(name)
-    done = {name: {"wall_s": manifests[name].get("wall_s"), **_dict(manifests[name].get("result"))} for name in kept}
+    keys = _json(folder / "keys.json") or {name: made.get("key") for name, made in manifests.items()}
+    kept = {name: made for name, made in manifests.items() if name in keys and made.get("key") == keys[name]}
+    done = {name: {"wall_s": made.get("wall_s"), **_dict(made.get("result"))} for name, made in kept.items()}
     return done, manifests.keys() - done.keys()
-
-
-def _settings(stage: Any) -> Json:
-    return {key: value for key, value in _dict(stage).items() if key not in ASIDE}
 
 
 def _switch(entries: Mapping[str, Json], stages: Mapping[str, Stage]) -> Json:
