@@ -69,11 +69,6 @@ class Row(NamedTuple):
     pipeline: dict[str, Any]
 
     @property
-    def start(self) -> str | None:
-        """The stage that it goes on from, another algorithm's."""
-        return self.pipeline["stages"][self.agent].get("start")
-
-    @property
     def last(self) -> str:
         """The stage after which the algorithm is done."""
         return self.agent + PRACTICE if self.agent + PRACTICE in self.pipeline["stages"] else self.agent
@@ -86,14 +81,13 @@ def main() -> None:
         return
     if options.set and options.out.resolve() == RESULTS.resolve():
         sys.exit("with --set rows would take the place of those in ladder.json; name another table with --out")
-    failed, rows = [], list(planned(options.mazes, options.data, options.only))
-    for place, row in enumerate(rows):
+    failed = []
+    for row in planned(options.mazes, options.data, options.only):
         settings = {name: value for name, value in row.pipeline.items() if name not in _ABOUT} | {"set": options.set}
         if any(done["settings"] == settings for done in read(options.out) if _key(done) == row[:3]):
             continue
         try:
-            later = {other.start for other in rows[place + 1 :] if other.task == row.task and other.data == row.data}
-            result = measure(row, options.set, options.runs, {"collect"} | later) | {"settings": settings}
+            result = measure(row, options.set, options.runs) | {"settings": settings}
         except subprocess.CalledProcessError as error:
             failed.append(f"{' '.join(row[:3])}: ended with status {error.returncode}")
             print(failed[-1], file=sys.stderr, flush=True)
@@ -138,8 +132,8 @@ def cut(whole: dict[str, Any], agent: str, maze: str, data: str) -> dict[str, An
     return whole | {"task": whole["task"].replace(MAZES[0], maze), "stages": kept}
 
 
-def measure(row: Row, overrides: list[str], runs: Path, kept: set[str | None]) -> dict[str, Any]:
-    """Run one row's stages, or what is left of them; those `kept` stay for other rows, which share the run's folder."""
+def measure(row: Row, overrides: list[str], runs: Path) -> dict[str, Any]:
+    """Run one row's stages, or what is left of them. Rows on the same recording share a run folder, and so that."""
     runs.mkdir(parents=True, exist_ok=True)
     run = (runs / f"{row.task}-{row.data}").resolve()
     file = run.with_suffix(".yaml")
@@ -152,7 +146,7 @@ def measure(row: Row, overrides: list[str], runs: Path, kept: set[str | None]) -
     spec = load_spec(file, overrides)
     result = result_of(row, spec, json.loads(done.stdout), run)
     for name in spec.stages:
-        if name not in kept:  # only the numbers are wanted, and the disk for those to come
+        if name != "collect":  # only the numbers are wanted of the others, and the disk for those to come
             shutil.rmtree(run / "stages" / name)
     shutil.rmtree(run / "tensorboard", ignore_errors=True)
     return result
