@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -259,10 +260,11 @@ def relabelled(episodes: Episodes, card: TaskCard) -> Episodes:
 
 
 def free(names: Sequence[str], root: Path, replace: bool) -> None:
-    """Raises ToolkitError where one of the ids is malformed, taken, or there twice: before the first is written."""
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ToolkitError(f"{name}: expected another name for each data set")
+    """Raises ToolkitError where one of the ids is malformed, taken, or inside another: before the first is written."""
+    for outer, inner in combinations(sorted(names), 2):
+        if f"{inner}/".startswith(f"{outer}/"):
+            raise ToolkitError(f"{inner}: expected another name for each data set, and none inside another")
+    for name in names:
         free_path(name, root, replace)
 
 

@@ -218,7 +218,10 @@ def test_split_writes_both_or_none(recorded: Path, here: Path) -> None:
     before = read_minari(here / "data/part/there-v0")
     for names, told in (
         (["part/a-v0", "part/a-v0"], "part/a-v0: expected another name"),
+        (["part/a-v0", "part/a-v0/b-v0"], "none inside another"),
+        (["part/a-v0/b-v0", "part/a-v0"], "none inside another"),
         (["part/a-v0", "part/there-v0"], "exists already"),
+        (["part/a-v0", "part/there-v0/b-v0"], "there-v0, a data set itself"),
         (["part/a-v0", "../b-v0"], "expected NAMESPACE/NAME-vNUMBER"),
     ):
         assert told in data("split", str(recorded), *names, "--episodes", "0:2", code=2)
@@ -226,6 +229,16 @@ def test_split_writes_both_or_none(recorded: Path, here: Path) -> None:
     same(before, read_minari(here / "data/part/there-v0"))
     data("split", str(recorded), "part/a-v0", "part/there-v0", "--episodes", "0:2", "--replace")
     assert [len(read_minari(here / f"data/part/{name}-v0")) for name in ("a", "there")] == [2, 6]
+
+
+def test_only_a_data_set_is_replaced(recorded: Path, here: Path) -> None:
+    (here / "data/runs-v0").mkdir(parents=True)
+    (here / "data/runs-v0/notes").write_text("mine")
+    data("split", str(recorded), "there-v0", "--episodes", "0:1")
+    (here / "data/link-v0").symlink_to(here / "data/there-v0")
+    for name in ("runs-v0", "link-v0"):
+        assert "no data set, or a link" in data("convert", str(recorded), name, "--replace", code=2)
+    assert (here / "data/runs-v0/notes").read_text() == "mine"
 
 
 @pytest.mark.parametrize("text", ["NaN", "1e999", "-Infinity", "[NaN]"])

@@ -112,6 +112,38 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             Sb3Controller(tmp_path / name, 3, stochastic=False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changed", "stochastic"),
+    [
+        (SAC, {"actor.latent_pi.2.weight": torch.zeros(8, 7)}, False),
+        (SAC, {"actor.latent_pi.0.weight": torch.zeros(())}, False),
+        (SAC, {"actor.mu.bias": None}, False),
+        (SAC, {"actor.mu.weight": None}, False),
+        (SAC, {"actor.log_std.weight": torch.zeros(3, 7)}, True),
+        (PPO, {"log_std": torch.zeros(2)}, True),
+    ],
+)
+def test_layers_that_do_not_fit_each_other_are_refused(
+    kind: Any, changed: dict[str, Any], stochastic: bool, tmp_path: Path
+) -> None:
+    model = saved(kind, tmp_path / "model.zip", policy_kwargs={"net_arch": [8, 8]})
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        data = archive.read("data")
+    weights = {**model.policy.state_dict(), **changed}
+    weights = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    with pytest.raises(ToolkitError, match=r"odd\.zip: a layer of weights .*: expected layers that fit each other"):
+        Sb3Controller(archive_of(tmp_path / "odd.zip", data, stored(weights)), 3, stochastic)
+
+
+@pytest.mark.parametrize("high", ["[1. 1.]", "[1. 1. ...]", "[1. 1. inf]", "[1. 1. -1.]"])
+def test_bounds_that_are_none_are_refused(high: str, tmp_path: Path) -> None:
+    model = saved(PPO, tmp_path / "model.zip", policy_kwargs={"net_arch": [8]})
+    data = json.dumps({"action_space": {"low": "[-1. -1. -1.]", "high": high}}).encode()
+    path = archive_of(tmp_path / "odd.zip", data, stored(model.policy.state_dict()))
+    with pytest.raises(ToolkitError, match=r"odd\.zip: action_space: expected bounds of 3 numbers, low below high"):
+        Sb3Controller(path, 3, stochastic=False)
+
+
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     saved(SAC, tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:

@@ -53,8 +53,7 @@ class Sb3Controller:
         self._layers = [_linear(weights, f"{head.hidden}.{number}") for number in hidden]
         if head.last:
             self._layers.append(_linear(weights, head.last))
-        if len(self._layers[-1][1]) != control_dim:
-            raise ToolkitError(f"{path}: acts with {len(self._layers[-1][1])} numbers, the task takes {control_dim}")
+        _check_fit(path, self._layers, control_dim)
         self._activation = _activation(path, about, head.activation)
         self._bounds = None if head.squashed else _bounds(path, about, control_dim)
         self._log_std = _log_std(weights, self._layers[-1][0]) if stochastic else None
@@ -62,6 +61,8 @@ class Sb3Controller:
             raise ToolkitError(
                 f"{path}: a deterministic policy; expected stochastic: false, and noise where it is wanted"
             )
+        if self._log_std is not None:
+            _check_fit(path, [*self._layers[:-1], self._log_std], control_dim)
         self._rng = np.random.default_rng()
 
     def reset(self, rng: np.random.Generator, observation: Observation, steps: int) -> None:
@@ -115,7 +116,7 @@ def _read(path: Path) -> tuple[Json, dict[str, Floats]]:
         stored = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
         if 8 * sum(tensor.numel() for tensor in stored.values()) > _MAX_BYTES:  # one stored number can fill a tensor
             raise ValueError(f"policy.pth: expected at most {_MAX_BYTES // 8} numbers; refused")
-        return about, {name: tensor.double().numpy() for name, tensor in stored.items()}
+        return about, {str(name): tensor.double().numpy() for name, tensor in stored.items()}
     except Exception as error:  # what a damaged or made-up file provokes
         reason = str(error).partition("\n")[0][:200]
         raise ToolkitError(f"{path}: expected a model saved by Stable-Baselines3 ({reason})") from None
@@ -147,7 +148,21 @@ def _layers(weights: dict[str, Floats], prefix: str) -> set[int]:
 
 
 def _linear(weights: dict[str, Floats], name: str) -> tuple[Floats, Floats]:
-    return weights[f"{name}.weight"], weights[f"{name}.bias"]
+    """Weights and biases of a layer; what is missing is empty, and fits nothing."""
+    return weights.get(f"{name}.weight", np.zeros(0)), weights.get(f"{name}.bias", np.zeros(0))
+
+
+def _check_fit(path: Path, layers: list[tuple[Floats, Floats]], control_dim: int) -> None:
+    """Raises ToolkitError where a layer takes other numbers than the one before it gives, or the task the last's."""
+    given = layers[0][0].shape[-1:]
+    for w, b in layers:
+        if w.ndim != 2 or w.shape[1:] != given or w.shape[:1] != b.shape:
+            raise ToolkitError(
+                f"{path}: a layer of weights {w.shape} and biases {b.shape}: expected layers that fit each other"
+            )
+        given = b.shape
+    if given != (control_dim,):
+        raise ToolkitError(f"{path}: acts with {given[0]} numbers, the task takes {control_dim}")
 
 
 def _log_std(weights: dict[str, Floats], last: Floats) -> tuple[Floats, Floats] | None:
@@ -168,7 +183,10 @@ def _activation(path: Path, about: Json, usual: str) -> Callable[[Floats], Float
 def _bounds(path: Path, about: Json, control_dim: int) -> tuple[Floats, Floats]:
     """Of the action space, which is written out beside what only a pickle would restore."""
     space: Any = about.get("action_space") or {}
-    low, high = (np.array(str(space.get(key, "")).strip("[]").split(), np.float64) for key in ("low", "high"))
-    if not len(low) == len(high) == control_dim:
-        raise ToolkitError(f"{path}: action_space: expected bounds of {control_dim} numbers")
+    try:
+        low, high = (np.array(str(space.get(key, "")).strip("[]").split(), np.float64) for key in ("low", "high"))
+    except ValueError:  # no numbers
+        low = high = np.zeros(0)
+    if not len(low) == len(high) == control_dim or not np.all((low < high) & np.isfinite(high - low)):
+        raise ToolkitError(f"{path}: action_space: expected bounds of {control_dim} numbers, low below high")
     return low, high

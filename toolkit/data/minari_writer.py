@@ -36,11 +36,21 @@ class RecordedEpisode(NamedTuple):
 
 
 def free_path(dataset_id: str, root: Path, replace: bool) -> Path:
-    """Folder of a data set that may be written. Raises ToolkitError for a malformed id, and for one that is taken."""
-    target = dataset_path(dataset_id, root)
-    if target.is_symlink() or (target.exists() and not replace):
+    """Folder of a data set that may be written. Raises ToolkitError for a malformed id, for one that is taken, and for
+    one inside another data set, with which it would go."""
+    target, base = dataset_path(dataset_id, root), root.resolve()
+    above = [base / folder for folder in target.relative_to(base).parents]
+    if around := next(filter(_is_dataset, above), None):
+        raise ToolkitError(f"{target}: inside of {around}, a data set itself; expected a name beside it")
+    if target.is_symlink() or (target.exists() and not _is_dataset(target)):
+        raise ToolkitError(f"{target}: no data set, or a link, has this name; expected a free one")
+    if target.exists() and not replace:
         raise ToolkitError(f"{target}: this data set exists already; expected a free name, or --replace")
     return target
+
+
+def _is_dataset(folder: Path) -> bool:
+    return (folder / "data" / METADATA_FILE).exists()
 
 
 def write_minari(
