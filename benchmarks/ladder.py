@@ -57,7 +57,21 @@ On `stitch` episodes begin in the far cells, which no single recorded trajectory
 [with five seeds](../benchmarks/results/mixture.json) too: weights and filters beat plain cloning there by more than all
 intervals. Dip and regret are [the switch's](seam.md); without an offline stage there is no dip. Updates are those of
 all seeds together, with what the stage spends on compiling and evaluating; rows were measured on machines of different
-speed, some beside other work, so only large differences mean something."""
+speed, some beside other work, so only large differences mean something.
+
+## What it shows
+
+On `stitch` imitation mostly fails, be it of all recordings (`bc`), of the good ones (`filtered_bc`) or by their whole
+return (`awr`). Values that are backed up step by step join the pieces, those of `iql`, `ivl` and `fql` best. Where some
+recordings among many show the whole way (`mixture`), a choice by return does nearly as well.
+
+Practice brings nearly all of them to 1.00, clones too. What differs is the price. With values from the recording regret
+is mostly below a tenth, and the switch costs little; after plain cloning it is up to 0.44. `rlpd` needs no pretraining,
+for half of each batch is the recording, and pays about what a clone does. Without the recording (`sac`, `td3`) most seeds
+on Large have not found the goal after 20,000 steps, and gradients on policy (`reinforce` to `gae`) need far more.
+
+`hiql` and `qrl`, made for stitching, vary between seeds on Large and gain little there by practice;
+[lessons](lessons.md) has what we tried."""
 
 
 class Row(NamedTuple):
