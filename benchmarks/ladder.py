@@ -67,8 +67,8 @@ recordings among many show the whole way (`mixture`), a choice by return does ne
 
 Practice brings nearly all of them to 1.00, clones too. What differs is the price. With values from the recording regret
 is mostly below a tenth, and the switch costs little; after plain cloning it is up to 0.44. `rlpd` needs no pretraining,
-for half of each batch is the recording, and pays about what a clone does. Without the recording (`sac`, `td3`) most seeds
-on Large have not found the goal after 20,000 steps, and gradients on policy (`reinforce` to `gae`) need far more.
+for half of each batch is the recording, and pays about what a clone does. Without the recording (`sac`, `td3`) most
+seeds on Large have not found the goal after 20,000 steps, and gradients on policy (`reinforce` to `gae`) need far more.
 
 `hiql` and `qrl`, made for stitching, vary between seeds on Large and gain little there by practice;
 [lessons](lessons.md) has what we tried."""
