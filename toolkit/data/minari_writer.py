@@ -41,7 +41,7 @@ def free_path(dataset_id: str, root: Path, replace: bool) -> Path:
     target, base = dataset_path(dataset_id, root), root.resolve()
     above = [base / folder for folder in target.relative_to(base).parents]
     if around := next(filter(_is_dataset, above), None):
-        raise ToolkitError(f"{target}: inside of {around}, a data set itself; expected a name beside it")
+        raise ToolkitError(f"{target}: inside {around}, a data set itself; expected a name beside it")
     if target.is_symlink() or (target.exists() and not _is_dataset(target)):
         raise ToolkitError(f"{target}: no data set, or a link, has this name; expected a free one")
     if target.exists() and not replace:
