@@ -87,6 +87,10 @@ class Row(NamedTuple):
         """The stage after which the algorithm is done."""
         return self.agent + PRACTICE if self.agent + PRACTICE in self.pipeline["stages"] else self.agent
 
+    def settings(self, overrides: list[str]) -> dict[str, Any]:
+        """What is measured again when it changes."""
+        return {name: value for name, value in self.pipeline.items() if name not in _ABOUT} | {"set": overrides}
+
 
 def main() -> None:
     options = parse_arguments()
@@ -97,7 +101,7 @@ def main() -> None:
         sys.exit("with --set rows would take the place of those in ladder.json; name another table with --out")
     failed = []
     for row in planned(options.mazes, options.data, options.only):
-        settings = {name: value for name, value in row.pipeline.items() if name not in _ABOUT} | {"set": options.set}
+        settings = row.settings(options.set)
         if any(done["settings"] == settings for done in read(options.out) if _key(done) == row[:3]):
             continue
         try:
@@ -147,7 +151,7 @@ def cut(whole: dict[str, Any], agent: str, maze: str, data: str) -> dict[str, An
 
 
 def measure(row: Row, overrides: list[str], runs: Path) -> dict[str, Any]:
-    """Run one row's stages, or what is left of them. Rows on the same recording share a run folder, and so that."""
+    """Run one row's stages, or what is left of them; rows that need the same recording share a run folder."""
     runs.mkdir(parents=True, exist_ok=True)
     run = (runs / f"{row.task}-{row.data}").resolve()
     file = run.with_suffix(".yaml")
