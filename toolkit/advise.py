@@ -122,15 +122,15 @@ def advise(found: Json, online: bool = False) -> list[Advice]:
         why = "actions are choices, and it is the one that learns from recordings of these"
         further = "fine-tuning goes on with the same agent, in a stage for you to add, as in ladder-discrete.yaml"
         return [Advice("discrete_cql", "choice", (why, further) if online else (why,), {})]
-    if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0, 1.0) and not _hindsight(found):
-        why = "all returns are alike: nothing in the data says that one way is better than another"
-        return [Advice("bc", "choice", (why,), {})]
     if found["success_share"] == 0.0 and found["reward"] == "sparse" and not _hindsight(found):
         why = (
             "no episode gets to the goal, so nothing in the data says where it is: no algorithm learns the task from it"
         )
         mend = "record episodes that arrive, or choose a goal that lies on their way; to imitate is all that is left"
         return [Advice("bc", "choice", (why, mend), {})]
+    if found["return"]["spread"] == 0 and found["success_share"] in (None, 0.0) and not _hindsight(found):
+        why = "all returns are alike: nothing in the data says that one way is better than another"
+        return [Advice("bc", "choice", (why,), {})]
     chosen = [_first(found)]
     good = _imitation_will_do(found)
     if good and not online:

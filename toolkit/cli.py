@@ -94,13 +94,15 @@ def collect(
             chosen = chosen.model_copy(update={"episodes": episodes})
 
         from toolkit.collect import collect
+        from toolkit.data.minari import read_metadata
         from toolkit.processes import cores
         from toolkit.tasks import load_card
 
         card = load_card(task or chosen.task)
         with episodes_shown("collect") as show:
             dataset = collect(chosen, card, out, seed, workers or cores(), show, replace)
-        return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": chosen.episodes}
+        kept = read_metadata(dataset)["total_episodes"]
+        return {"dataset": str(dataset), "recipe": chosen.name, "task": card.name, "episodes": kept}
 
     answer(call, as_json, lambda result: [result["dataset"]])
 

@@ -268,16 +268,14 @@ def relabel(
     """Write a dataset anew under a task card's goal, reward and ends; a log of MuJoCo states is played for that."""
 
     def call() -> Json:
-        from toolkit import mujoco_log
         from toolkit.data.imported import checked
+        from toolkit.mujoco_log import is_log, replay
         from toolkit.recordings import open_data, reading, relabelled, write
         from toolkit.tasks import load_card
 
         card = load_card(task)
-        if mujoco_log.is_log(Path(dataset)):
-            imported = mujoco_log.replay(Path(dataset), card)
-        else:
-            imported = open_data(dataset, root, format, reading(card, achieved, action_bounds, part, trust_pickle))
+        log, options = Path(dataset), reading(card, achieved, action_bounds, part, trust_pickle)
+        imported = replay(log, card, options) if is_log(log) else open_data(dataset, root, format, options)
         episodes = relabelled(checked(imported), card)
         made = _made("relabel", [imported]) | {"task": card.name}
         path = write([episodes], out, root, made=made, card=card, replace=replace)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from toolkit.catalog import DATA
-from toolkit.cli_data import Achieved, Dataset, Format, Root, Task
+from toolkit.cli_data import Achieved, Dataset, Root, Task
 from toolkit.command import AsJson, PolicyPath, Starts, Workers, answer, episodes_shown
 from toolkit.files import write_json, write_text
 from toolkit.types import Json, ToolkitError
@@ -33,7 +33,6 @@ def advise(
         str | None, typer.Option("--try", metavar="TIME", help="Run short pilots for so long (90s, 5m) and rank them.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the pipeline, .yaml, which is named after it.")] = None,
-    format: Format = None,
     achieved: Achieved = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,10 +47,12 @@ def advise(
         if out is not None:  # before hours of pilots
             if out.suffix != ".yaml" or out.is_dir():
                 raise ToolkitError(f"--out {out}: expected a file, .yaml")
+            if out.exists():
+                raise ToolkitError(f"--out {out}: is there already, and may have been edited; expected a new name")
             out.parent.mkdir(parents=True, exist_ok=True)
         called = re.sub(r"[^a-z0-9]+", "-", out.stem.lower()).strip("-") if out else ""
         result = advise_on(
-            dataset, root, card, online, seconds, format, achieved, called or "advised",
+            dataset, root, card, online, seconds, achieved, called or "advised",
             str(Path(task).resolve()) if task and Path(task).is_file() else task,
             lambda line: print(line, file=sys.stderr),
         )  # fmt: skip

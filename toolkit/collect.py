@@ -28,7 +28,7 @@ from toolkit.data.minari import dataset_path
 from toolkit.data.minari_writer import RecordedEpisode, write_minari
 from toolkit.recorder import PLACE, Block, Lost, Recorder
 from toolkit.tasks import TaskCard, TaskEnv, make_env
-from toolkit.types import Json, Progress, ToolkitError
+from toolkit.types import Failed, Json, Progress, ToolkitError
 
 BLOCK = 25  # episodes handed over at once
 DISTRIBUTION = "offline2online-toolkit"
@@ -53,7 +53,7 @@ def collect(
 
     An episode in which simulator, controller or process fails is left out: a line on standard error names it, and the
     data set's metadata does. Raises ToolkitError where the data set exists already, unless `replace`, or nothing is to
-    be kept, and RuntimeError where more than a tenth of the episodes fail, and more than ten or all.
+    be kept, and Failed where more than a tenth of the episodes fail, and more than ten or all.
     """
     name = dataset_id(recipe, card)
     card = card.model_copy(update={"max_episode_steps": recipe.max_episode_steps})
@@ -68,7 +68,7 @@ def collect(
         where = f"{card.name}: episode {lost.episode}, seed {lost.seed}, step {lost.step}: {lost.reason}"
         print(f"{where}; the episode is left out", file=sys.stderr)
         if len(found) > recipe.episodes // 10 and len(found) > min(10, recipe.episodes - 1):
-            raise RuntimeError(f"{len(found)} episodes failed, the last one in {where}")
+            raise Failed(f"{len(found)} episodes failed, the last one in {where}")
 
     if workers <= 1:
         blocks = _record_here(recipe, env, seed, drop)
@@ -150,7 +150,7 @@ def _record_apart(
                 status = processes[worker].wait()
                 episode, env_seed, step = np.fromfile(folder / f"place-{worker}", np.int64).tolist()
                 if not start <= episode < stop or episode in skip:
-                    raise RuntimeError(
+                    raise Failed(
                         f"collection worker {worker} ended with status {status} while recording episodes {start} to "
                         f"{stop - 1}; what it printed is above"
                     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.data.imported import Imported, Source, count_ends, scaled
+from toolkit.data.importers.options import Options
 from toolkit.data.untrusted_npz import names, read_npz
 from toolkit.tasks import TaskCard, TaskEnv, make_env
 from toolkit.types import Array, BoolArray, Episodes, FloatArray, IntArray, ToolkitError
@@ -28,14 +29,17 @@ def is_log(path: Path) -> bool:
     return set(_WANTED) <= found and "observations" not in found
 
 
-def replay(path: Path, card: TaskCard) -> Imported:
+def replay(path: Path, card: TaskCard, options: Options) -> Imported:
     """The log's trajectories as the task's simulator sees them.
 
     Observations are those of the logged states. Where the card leaves rewards and ends to the simulator, it says them
     after playing a row's `ctrl` from the row's state; elsewhere they are left to `relabel`. A note tells how far from
     the logged position that playing ends: far, where the log is of another model or another time between rows. Contact
-    forces, which the observations of some robots have, are those before the state was put. Raises ToolkitError.
+    forces, which the observations of some robots have, are those before the state was put. Nothing is left open that
+    `options` could answer. Raises ToolkitError.
     """
+    if options.said or options.achieved or options.part is not None:
+        raise ToolkitError(f"{path}: a log of states is played; expected no --action-bounds, --achieved or --filter")
     log = read_npz(path)
     if card.goal.observed or card.physics.noise or card.physics.delay:
         raise ToolkitError(f"{path}: task {card.name}: expected one without shown goals, sensor noise and delay")

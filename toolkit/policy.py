@@ -15,6 +15,7 @@ import torch
 from toolkit import checkpoint, config, nn, strict_yaml
 from toolkit.agents import AGENTS, Agent
 from toolkit.maze import Cell
+from toolkit.strict_yaml import dotted
 from toolkit.tasks import Chunks, TaskCard
 from toolkit.tensor_file import Leaf
 from toolkit.types import FloatArray, Json, Spec, ToolkitError
@@ -53,6 +54,8 @@ class Policy:
         about = meta["policy"]
         try:
             self.seeds = [int(s) for s in about["seeds"]]
+            if not all(0 <= s < 2**31 for s in self.seeds):
+                raise ValueError(f"seeds {self.seeds}")
             self.far_starts: list[Cell] = [(int(row), int(col)) for row, col in about["far_starts"]]
         except (KeyError, TypeError, ValueError) as error:
             raise _unknown(error) from error
@@ -154,6 +157,11 @@ class Policy:
 
     @torch.no_grad()
     def _act(self, state: Any, inputs: FloatArray, noise: torch.Generator | None) -> FloatArray:
+        if inputs.shape[-1] != self.agent.spec.obs_dim:
+            raise ToolkitError(
+                f"observation of {inputs.shape[-1]} numbers: expected {self.agent.spec.obs_dim}, as the simulator of "
+                f"task {self.card.name} gave while the policy was trained"
+            )
         nn.set_matmul_dtype(torch.float32)
         shape = (*inputs.shape[:-1], self.agent.act_noise_dim)
         z = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
@@ -199,8 +207,12 @@ def load_policy(run_or_checkpoint: str | Path, seed: int = 0) -> Policy:
     `seed` is the position, in the run's list of seeds, of the one `predict` speaks for. Raises ToolkitError when
     nothing there holds a policy, or it is damaged.
     """
-    tensors, meta = checkpoint.load(find_checkpoint(run_or_checkpoint))
-    return Policy(tensors, meta, seed)
+    place = find_checkpoint(run_or_checkpoint)
+    tensors, meta = checkpoint.load(place)
+    try:
+        return Policy(tensors, meta, seed)
+    except ToolkitError as error:
+        raise ToolkitError(f"{place}: {error}") from error
 
 
 def find_checkpoint(run_or_checkpoint: str | Path) -> Path:
@@ -243,7 +255,8 @@ def stage_names(run: Path) -> list[str]:
 def _valid(model: Any, value: Any) -> Any:
     made, problems = config.validate(model, value)
     if made is None:
-        raise ToolkitError(f"this checkpoint's {model.__name__} does not fit this version: {problems[0]}")
+        keys, text = problems[0]
+        raise ToolkitError(f"this checkpoint's {model.__name__} does not fit this version: {dotted(keys)}: {text}")
     return made
 
 

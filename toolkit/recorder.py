@@ -41,8 +41,10 @@ class Recorder:
         self._success: bool | None = None  # what the last step said
 
     def check(self) -> None:
-        """Let every controller see the task once. Raises ToolkitError for one, or a `keep`, that does not fit it."""
+        """Let every controller see the task once. Raises ToolkitError for one, routes or a `keep` that do not fit."""
         observation, _ = self._env.reset(seed=self._seed)
+        if self._env.maze is not None:
+            self._recipe.draw_cells(self._env.maze, np.random.default_rng(self._seed))
         for controller in self._controllers:
             controller.reset(np.random.default_rng(self._seed), observation, self._env.card.max_episode_steps)
         if self._recipe.keep != "all":

@@ -22,7 +22,7 @@ from toolkit.data.importers import detect, read_data
 from toolkit.data.importers.options import Options, columns, goals, pair
 from toolkit.data.minari import PART, dataset_path, minari_parts, read_metadata
 from toolkit.data.minari_writer import free_path
-from toolkit.tasks import TaskCard, make_env, relabel, unseen_env
+from toolkit.tasks import TaskCard, goals_missing, make_env, relabel, unseen_env
 from toolkit.tasks.actions import Scaled
 from toolkit.types import BoolArray, Episodes, IntArray, Json, ToolkitError
 
@@ -39,7 +39,10 @@ def find_data(name: str, root: Path) -> Path:
         return path
     if path.suffix or path.is_absolute() or ".." in path.parts:
         raise ToolkitError(f"{name}: expected a data set, found nothing")
-    return dataset_path(name, root)
+    path = dataset_path(name, root)
+    if not path.exists():
+        raise ToolkitError(f"{name}: expected a data set, found nothing at {path}; see `toolkit data list {root}`")
+    return path
 
 
 def open_data(name: str, root: Path, format: str | None = None, options: Options | None = None) -> Imported:
@@ -111,13 +114,13 @@ def check(imported: Imported, card: TaskCard | None = None) -> list[Finding]:
 
 
 def misfit(episodes: Episodes, card: TaskCard) -> str:
-    """How the widths of rows differ from the task's; nothing where they do not."""
+    """How the widths of rows differ from the task's, or that goals are missing; nothing where all fit."""
     own = card.reward.rule == "env" and not card.goal.observed
     found = {"observations": episodes.obs, "actions": episodes.action, "goals": episodes.achieved}
     for (name, rows), width in zip(found.items(), _widths(card), strict=True):
         if rows.shape[1] != width and not (name == "goals" and (own or not rows.shape[1])):
             return f"task {card.name} has {name} of {width} numbers; got {rows.shape[1]}"
-    return ""
+    return goals_missing(card, episodes)
 
 
 def _widths(card: TaskCard) -> tuple[int, int, int]:

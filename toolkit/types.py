@@ -17,7 +17,8 @@ Names that mean one thing everywhere:
     polyak      share of the online network mixed into its target at each update
     expectile   IQL's asymmetry, above 0.5 leans towards the best action in the data
     beta        inverse temperature; always multiplies the advantage
-    alpha       weight of a conservative or behaviour-cloning penalty
+    alpha       weight of a conservative or behaviour-cloning penalty; in TD3+BC, as in its paper, of the critic instead
+    temperature SAC's weight of the entropy
     utd         critic updates per environment step
     env_step    transitions one seed has taken in the simulator
     grad_step   updates one seed has made
@@ -47,6 +48,7 @@ Metrics: TypeAlias = "dict[str, torch.Tensor]"
 Json = dict[str, Any]
 Progress: TypeAlias = Callable[[int, int], None]  # hears how much is done, and of how much
 
+SWITCH_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip, and that are drawn apart
 # Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
 NO_RETURN = -1e6
 

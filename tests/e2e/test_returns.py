@@ -62,7 +62,7 @@ def test_a_task_without_success(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for row in read_metrics(run / "stages/finetune/metrics.jsonl"):
         if "eval/return" in row:
             assert all(math.isnan(value) for value in row["eval/success"])
-            pairs = zip(row["mc_return"], row["eval/return"], strict=True)
+            pairs = zip(row["true_return"], row["eval/return"], strict=True)
             assert all(returned < discounted < 0 for discounted, returned in pairs)
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Return at the end, stage evaluate" in " ".join(page.split()) and "The switch" in page

@@ -88,7 +88,7 @@ def write_curves(folder: Path, phase: str, steps: np.ndarray, levels: np.ndarray
             if values:
                 true = -45 + 8 * rate + rng.normal(0, 0.5, seeds)
                 settle = np.exp(-place / 6)
-                row |= {"q_data": -51 - 10 * settle + offset * 10, "mc_return": true}
+                row |= {"q_data": -51 - 10 * settle + offset * 10, "true_return": true}
                 row["q_policy"] = row["q_data"] + 3 + rng.normal(0, 0.4, seeds)
                 row |= {"q_start": true - 4 - 12 * settle, "q_below_return": np.clip(rate + 0.05, 0, 1).round(1)}
             if phase == "online":

@@ -107,7 +107,11 @@ def test_goals_that_none_reaches_are_drawn_anew() -> None:
 def test_other_cases() -> None:
     assert list(told(discrete=True)) == ["discrete_cql"]
     same = {"low": 0.0, "median": 0.0, "high": 0.0, "spread": 0.0}
-    assert list(told(**{"return": same, "success_share": 0.0, "successes": 0})) == ["bc"]
+    alike = told(**{"return": same, "success_share": 0.0, "successes": 0})
+    assert list(alike) == ["bc"] and "no episode gets to the goal" in alike["bc"].reasons[0]
+    alike = told(**{"return": same, "success_share": None, "successes": None, "stitches": None})
+    assert list(alike) == ["bc"] and "all returns are alike" in alike["bc"].reasons[0]
+    assert "iql" in told(**{"return": same, "success_share": 1.0})
     lost = told(success_share=0.0, successes=0)
     assert list(lost) == ["bc"] and "no episode gets to the goal" in lost["bc"].reasons[0]
     assert "iql" in told(success_share=0.0, successes=0, reward="dense")

@@ -69,6 +69,8 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["advise", "nowhere"], "data set id 'nowhere': expected NAMESPACE/NAME"),
         (["advise", "nowhere", "--try", "soon"], "expected a time such as 90s"),
         (["advise", "nowhere", "--try", "1h", "--out", "advice"], "--out advice: expected a file, .yaml"),
+        (["advise", "nowhere", "--out", "wrong.yaml"], "--out wrong.yaml: is there already"),
+        (["advise", "mine/none-v0"], "mine/none-v0: expected a data set, found nothing at "),
         (["compare", "nowhere"], "expected two or more run folders"),
         (["compare", "nowhere", "nobody"], "nowhere: expected a run folder"),
         (["pipeline", "smoke", "--out", "wrong.yaml/run"], "wrong.yaml/run: Not a directory"),
@@ -134,6 +136,13 @@ def test_collect_says_where_it_wrote(tmp_path: Path) -> None:
     answer = json.loads(result.stdout)
     assert (tmp_path / answer["dataset"] / "data" / "main_data.hdf5").is_file()
     assert (answer["recipe"], answer["episodes"]) == ("stitch", 3)
+    (tmp_path / "datasets").mkdir()
+    text = "{name: lucky, description: x, task: pointmaze-umaze, routes: stitch, max_cells: 1, max_episode_steps: 120, "
+    text += "controller: {kind: random}, noise: {kind: none}, keep: success, episodes: 20}"
+    (tmp_path / "datasets/lucky.yaml").write_text(text)
+    lucky = json.loads(toolkit("collect", "lucky", "--workers", "1", "--json", cwd=tmp_path).stdout)
+    about = json.loads((tmp_path / lucky["dataset"] / "data/metadata.json").read_text())
+    assert lucky["episodes"] == about["total_episodes"] < 20
     again = toolkit("collect", "stitch", "--episodes", "3", "--out", "here", "--workers", "1", cwd=tmp_path)
     assert again.returncode == 2
     assert (

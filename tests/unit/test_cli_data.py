@@ -129,6 +129,22 @@ def test_a_log_that_does_not_fit_the_task_is_told_of(here: Path) -> None:
     assert finding["rule"] == "task-shape" and finding["text"] == "task hopper has observations of 11 numbers; got 4"
     np.savez(here / "log.npz", actions=np.zeros((40, 2), np.float32), **log_of(11))
     assert "actions: expected 3 numbers, got 2" in data("validate", "log.npz", "--task", "hopper", code=2)
+    np.savez(here / "log.npz", actions=np.zeros((40, 2), np.float32), **log_of(4))
+    assert "expected data with achieved goals, got 0" in data("validate", "log.npz", "--task", CARD.name, code=2)
+    assert "0 errors" in data("validate", "log.npz", "--task", CARD.name, "--achieved", "0:2")
+
+
+def test_what_a_user_says_counts_or_is_refused(recorded: Path, here: Path) -> None:
+    low, high = np.full(1, -1.0), np.full(1, 1.0)
+    np.savez(here / "own.npz", actions=np.full((40, 1), 1.5, np.float32), action_low=low, action_high=high, **log_of(3))
+    assert "outside the bounds" in data("show", "own.npz", code=2)
+    data("convert", "own.npz", "mine/own-v0", "--action-bounds=-3,3")
+    assert (read_minari(here / "data/mine/own-v0").action.max()) == 0.5
+    for arguments, words in (
+        (["mine/own-v0", "--action-bounds=-3,3"], "a recording of format minari has its own"),
+        (["own.npz", "--filter", "train"], "expected a robomimic file, got one of format npz"),
+    ):
+        assert words in data("show", *arguments, code=2)
 
 
 def test_choices_are_logged_by_number(here: Path) -> None:

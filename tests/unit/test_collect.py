@@ -21,7 +21,7 @@ from toolkit.maze import Maze
 from toolkit.recorder import within_span
 from toolkit.stitching import coverage
 from toolkit.tasks import TaskCard, load_card, make_env, relabel
-from toolkit.types import ToolkitError
+from toolkit.types import Failed, ToolkitError
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,7 +146,7 @@ def test_an_existing_data_set_is_kept_and_found_before_any_work(tmp_path: Path) 
 
 def test_a_dying_worker_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_start", lambda job: subprocess.Popen(["false"], stdout=subprocess.PIPE, text=True))
-    with pytest.raises(RuntimeError, match="worker 0 ended with status 1 while recording episodes 0 to 24"):
+    with pytest.raises(Failed, match="worker 0 ended with status 1 while recording episodes 0 to 24"):
         collect(small("stitch", 60), load_card("pointmaze-umaze"), tmp_path, workers=2)
     assert not list(tmp_path.glob("**/umaze*"))
     monkeypatch.undo()

@@ -21,7 +21,7 @@ from toolkit.data.minari import read_minari
 from toolkit.maze import Maze
 from toolkit.recorder import Recorder, within_span
 from toolkit.tasks import TaskEnv, load_card, make_env
-from toolkit.types import ToolkitError
+from toolkit.types import Failed, ToolkitError
 
 
 def drive(
@@ -279,7 +279,7 @@ def test_an_episode_that_fails_is_left_out_and_named(
     rows = np.concatenate([np.arange(theirs.starts[i], theirs.starts[i + 1]) for i in kept])
     np.testing.assert_array_equal(mine.obs, theirs.obs[rows])
     if end == "raises":
-        with pytest.raises(RuntimeError, match="11 episodes failed, the last one in pointmaze-umaze"):
+        with pytest.raises(Failed, match="11 episodes failed, the last one in pointmaze-umaze"):
             made(end, 0.6)
         assert not list(tmp_path.glob(f"{end}-0.6/**/umaze*"))
 

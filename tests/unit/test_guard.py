@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from toolkit.agents import AGENTS
+from toolkit.console import rolled_back
 from toolkit.learner import Learner
 from toolkit.nn import Net
 from toolkit.pipeline.blocks import GuardRule
@@ -70,6 +71,16 @@ def test_one_bad_evaluation_is_no_fall_and_the_later_of_equal_ones_is_the_best()
     for step, success in enumerate([0.9, 0.9, 0.55, 0.9, 0.8, 0.65]):
         assert guard.judge(step, [success, success]) == []
     assert guard.best_step == [3, 3]
+
+
+def test_who_rises_has_not_fallen_and_what_is_not_there_is_not_asked_for() -> None:
+    guard = Guard(GuardRule(), learner(), recorded=False)
+    assert guard.judge(0, [0.35, 0.0]) == guard.judge(500, [0.8, 0.5]) == []
+    assert guard.judge(1000, [0.4, 0.5]) == []
+    (line,) = guard.judge(1500, [0.4, 0.6])
+    assert (line["best_step"], line["offline"]) == (500, 0.0) and "recording" not in rolled_back(line)
+    assert guard.judge(2000, [0.0, 0.6]) == guard.judge(2500, [0.8, 0.6]) == []  # it is where it was
+    assert guard.values() == {"guard/lr_policy": [0.2, 1.0], "guard/offline": [0.0, 0.0]}
 
 
 def test_a_saved_guard_goes_on_where_it_was() -> None:

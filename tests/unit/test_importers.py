@@ -512,6 +512,30 @@ def test_lerobot_whatever_arrow_says_of_a_file_is_put_into_words(
         read_data(folder)
 
 
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_lerobot_files_that_differ_and_names_that_are_none(tmp_path: Path, version: str) -> None:
+    folder = write_lerobot(tmp_path / "set", truth(), version)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = max(folder.glob("data/**/*.parquet"))
+    table = pq.read_table(file)
+    wider = pa.array([[*row, 0.0] for row in table["action"].to_pylist()], pa.list_(pa.float32()))
+    pq.write_table(table.set_column(table.schema.get_field_index("action"), "action", wider), file)
+    with pytest.raises(ToolkitError, match="set: action: expected rows of equally many numbers in every file"):
+        read_data(folder)
+    for meta in folder.glob("meta/episodes/**/*.parquet"):
+        table = pq.read_table(meta)
+        pq.write_table(table.set_column(0, "data/chunk_index", pa.array([[0, 0]] * len(table))), meta)
+        with pytest.raises(ToolkitError, match="data/chunk_index: expected one number a step"):
+            read_data(folder)
+    info = json.loads((folder / "meta/info.json").read_text())
+    for name in ("a\0b", "a\ud800b"):
+        (folder / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v2.1", "data_path": name}))
+        with pytest.raises(ToolkitError, match="expected the name of a file"):
+            read_data(folder)
+
+
 def test_lerobot_success_tells_more_than_done(tmp_path: Path) -> None:
     more = {"next.reward": reward_of, "next.done": end_of, "next.success": done_of}
     same(read_data(write_lerobot(tmp_path / "set", truth(), "v3.0", **more)), truth(), stood_in=True, shortened=True)

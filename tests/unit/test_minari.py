@@ -181,6 +181,26 @@ def test_leftovers_of_a_killed_run_go(env: TaskEnv, folder: Path, tmp_path: Path
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def test_a_write_killed_between_two_names_loses_nothing(
+    env: TaskEnv, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(env, tmp_path, recorded([2]), replace=True)
+    assert len(read_minari(folder)) == 3
+    monkeypatch.undo()
+    folder.rename(folder.with_name(f".{folder.name}.old"))  # as where there was no time for that
+    with pytest.raises(ToolkitError, match="exists already"):
+        write(env, tmp_path, recorded([2]))
+    assert list(folder.parent.iterdir()) == [folder] and len(read_minari(folder)) == 3
+
+
 @pytest.mark.parametrize(
     "name", ["../../etc/x-v0", "/etc/x-v0", "a//b-v0", "a/../b-v0", "x", "x-v", "x-v0\n", "a/./x-v0", "x-v0/", ".x-v0"]
 )

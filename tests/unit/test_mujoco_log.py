@@ -13,6 +13,7 @@ import pytest
 
 from toolkit.cli import main
 from toolkit.data.imported import checked
+from toolkit.data.importers.options import Options
 from toolkit.data.minari import read_minari
 from toolkit.mujoco_log import replay
 from toolkit.tasks import load_card
@@ -50,7 +51,7 @@ def save(folder: Path, log: Log) -> Path:
 
 def test_a_log_gives_what_the_environment_said(tmp_path: Path, cheetah: tuple[Log, Log]) -> None:
     log, said = cheetah
-    imported = replay(save(tmp_path, log), load_card("halfcheetah"))
+    imported = replay(save(tmp_path, log), load_card("halfcheetah"), Options())
     episodes = checked(imported)
     assert episodes.lengths.tolist() == list(STEPS)
     np.testing.assert_allclose(episodes.obs, np.array(said["obs"]), atol=1e-6)
@@ -65,7 +66,7 @@ def test_a_log_gives_what_the_environment_said(tmp_path: Path, cheetah: tuple[Lo
 def test_rows_of_another_time_step_show(tmp_path: Path, cheetah: tuple[Log, Log]) -> None:
     log = {key: rows[::2] for key, rows in cheetah[0].items()}  # every second row, as if the robot logged half as often
     log["terminals"] = np.zeros(len(log["qpos"]))
-    note = replay(save(tmp_path, log), load_card("halfcheetah")).source.notes[0]
+    note = replay(save(tmp_path, log), load_card("halfcheetah"), Options()).source.notes[0]
     assert float(note.rsplit(" ", 1)[1]) > 1e-2
 
 
@@ -107,7 +108,7 @@ def test_a_ball_in_a_maze_from_the_shell(
 def test_what_does_not_fit_is_refused(tmp_path: Path, cheetah: tuple[Log, Log], change: Log, message: str) -> None:
     log = {key: rows for key, rows in {**cheetah[0], **change}.items() if rows is not None}
     with pytest.raises(ToolkitError, match=message):
-        checked(replay(save(tmp_path, log), load_card("halfcheetah")))
+        checked(replay(save(tmp_path, log), load_card("halfcheetah"), Options()))
 
 
 @pytest.mark.parametrize(
@@ -116,4 +117,10 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, cheetah: tuple[Log, Log], 
 )
 def test_tasks_that_cannot_play_logs(tmp_path: Path, cheetah: tuple[Log, Log], task: str, message: str) -> None:
     with pytest.raises(ToolkitError, match=message):
-        replay(save(tmp_path, cheetah[0]), load_card(task))
+        replay(save(tmp_path, cheetah[0]), load_card(task), Options())
+
+
+def test_a_log_leaves_nothing_to_be_said(tmp_path: Path, cheetah: tuple[Log, Log]) -> None:
+    for options in (Options(said=True), Options(achieved=slice(0, 2)), Options(part="train")):
+        with pytest.raises(ToolkitError, match=r"a log of states is played; expected no --action-bounds"):
+            replay(save(tmp_path, cheetah[0]), load_card("halfcheetah"), options)

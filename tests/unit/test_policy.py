@@ -223,6 +223,8 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
         load_policy(run, seed=3)
     with pytest.raises(ToolkitError, match="expected 4 numbers"):
         Policy(tensors, meta).predict(np.zeros(5))
+    with pytest.raises(ToolkitError, match=r"of 5 numbers: expected 4, as the simulator of task .* gave"):
+        Policy(tensors, meta).act(np.zeros((3, 2, 5), np.float32))
 
     def broken(**changes: Any) -> None:
         about = json.loads(json.dumps(meta))
@@ -233,8 +235,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
     for changes, words in (
         ({"agent": "nonsense"}, "no policy"),
         ({"config": {"expectil": 0.7}}, "does not fit this version.*expectil"),
-        ({"config": {"hidden": [10**6, 10**6]}}, "do not hold networks"),
-        ({"config": {"hidden": [50] * 10**3}}, "do not hold networks"),
+        ({"config": {"hidden": [8192, 8192]}}, "do not hold networks"),
+        ({"config": {"hidden": [50] * 32}}, "do not hold networks"),
+        ({"config": {"hidden": [10**6, 10**6]}}, r"not fit this version: hidden\[0\]: expected at most 8192"),
+        ({"config": {"hidden": [50] * 10**3}}, "hidden: .*at most 32"),
+        ({"seeds": [0, 10**30]}, "no policy"),
         ({"agent": "qrl", "config": {"hidden": [32, 24], "latent_dim": 8 * 10**9}}, "do not hold networks"),
         ({"config": {"hidden": [32]}}, "does not fit"),
         ({"seeds": [1]}, "does not fit"),

@@ -154,6 +154,18 @@ def test_a_whole_run_shows_everything(run: Path) -> None:
         assert words in text, words
 
 
+def test_the_pieces_are_of_the_recording_that_was_learned_from(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    plan, pieces = run / "pipeline.yaml", run / "stages/collect/pieces.json"
+    text = plan.read_text().replace("stages:\n", "stages:\n  other: {kind: collect}\n")
+    plan.write_text(text.replace("  pretrain:\n", "  pretrain:\n    data: collect\n"))
+    (run / "stages/other").mkdir()
+    (run / "stages/other/pieces.json").write_text(pieces.read_text())
+    few = json.loads(pieces.read_text())
+    pieces.write_text(json.dumps({name: rows[:7] for name, rows in few.items()}))
+    assert "A choice of 7 recorded pieces." in write_report(run).read_text(encoding="utf-8")
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_is_small(run: Path) -> None:
     path = write_report(run)
     text = path.read_text(encoding="utf-8")
@@ -266,7 +278,7 @@ def test_agents_side_by_side_have_no_single_result_and_share_a_picture(run: Path
         with MetricsLog(run / "stages" / name / "metrics.jsonl") as log:
             for step in range(0, 5001, 500):
                 value = np.full(3, -40 + 10 ** (growth * step / 5000))
-                log.write("offline", step, {"q_policy": value, "mc_return": [-60.0] * 3})
+                log.write("offline", step, {"q_policy": value, "true_return": [-60.0] * 3})
     page = page_of(run)
     assert page.titles[:2] == ["Success", "Q on policy, compared"]
     assert "Success at the end" not in page.text

@@ -201,11 +201,25 @@ def write_card(path: Path, **changes: str) -> Path:
         ({"env_id": "PointMaze_Nowhere-v3"}, r"card.yaml:3: env_id: .*PointMaze_UMaze-v3"),
         ({"env_id": "os:system"}, r"card.yaml:3: env_id"),
         ({"goal": "{cell: [3, 1], radios: 1}"}, "did you mean 'radius'"),
+        (
+            {"env_kwargs": "{maze_map: [[1, 1, 1], [1, 0], [1, 1, 1]]}"},
+            r"card.yaml:6: env_kwargs.maze_map\[1\]: expected 3 cells, as the first row has; got 2",
+        ),
+        ({"env_kwargs": "{maze_map: [[1, [0], 1]]}"}, r"maze_map\[0\]\[1\]: expected one of .*got \[0\]"),
+        ({"env_kwargs": "{maze_map: [[1, true, 1]]}"}, r"maze_map\[0\]\[1\]: expected one of .*got True"),
+        ({"env_kwargs": "{maze_map: 5}"}, "maze_map: expected rows in a list.*got 5"),
+        ({"env_kwargs": "{maze_map: []}"}, "maze_map: expected rows in a list"),
+        ({"env_kwargs": "{maze_map: [1, 0, 1]}"}, "maze_map: expected rows in a list"),
     ],
 )
 def test_wrong_cards_name_line_and_path(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_card(write_card(tmp_path / "card.yaml", **changes))
+
+
+def test_arguments_that_a_maze_does_not_take_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError, match=r"PointMaze_UMaze-v3 cannot be made with \{'wind': 1\}"):
+        make_env(load_card(write_card(tmp_path / "card.yaml", env_kwargs="{wind: 1}")))
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,10 @@ class HIQL(Agent[HIQLState]):
     Deviations: the upper level proposes the waypoint's goal itself and not a learned representation of it, since a
     goal is a few numbers here; it has no standard deviation (the authors' is 1). The lower level's depends on the
     state. Both levels read the same waypoint, which is the goal where that is nearer. Rewards may be n-step sums;
-    the lower level then judges its action by all n. With `places` V and `high` read (place, goal) for (s, g), and
-    `low` reads (s, w_goal - place): a robot that has to balance shows too little of a maze from each of its postures,
-    and the way to a waypoint nearby is a small difference of two places.
+    the lower level then judges its action by the same n steps, which end early where V's own goal is near. With
+    `places` V and `high` read (place, goal) for (s, g), and `low` reads (s, w_goal - place): a robot that has to
+    balance shows too little of a maze from each of its postures, and the way to a waypoint nearby is a small
+    difference of two places.
     """
 
     Config = HIQLConfig

@@ -34,7 +34,8 @@ class IVL(Agent[IVLState]):
     Order: V on V_targ; pi on the new V; V_targ. Reads: V <- V_targ; pi <- V at s and s'. Where the world throws
     dice, V takes luck for skill: without Q it cannot tell a good action from a good outcome.
     Deviations: where the policy sees no goal, A counts the reward and the discount; where it does, A is the plain
-    difference of V as in OGBench, since the batch has no reward for the policy's goal. pi reads V after its update.
+    difference of V as in OGBench, since the batch has no reward for the policy's goal, over n steps that end early
+    where V's own goal is near. pi reads V after its update.
     """
 
     Config = IVLConfig

@@ -38,7 +38,7 @@ LABELS = {
     "q_data": "Q on data",
     "q_policy": "Q on policy",
     "q_start": "Q at the start",
-    "mc_return": "true return",
+    "true_return": "true return",
     "q_below_return": "Q below return",
     "offline_share": "recorded share",
     "action_distance": "distance to data",

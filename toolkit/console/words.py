@@ -37,10 +37,11 @@ def printable(text: str) -> str:
 
 def rolled_back(line: Json) -> str:
     """What the guard of an online stage did."""
+    share = f", with {rate(line['offline'])} of each batch or more from the recording" if line["offline"] else ""
     return (
         f"step {line['step']:,}: seed {line['seed']} had fallen to {rate(line['success'])} and went back to step "
-        f"{line['best_step']:,} ({rate(line['best'])}); its policy learns at {line['lr_policy']:.3g} times the rate, "
-        f"with {rate(line['offline'])} of each batch or more from the recording"
+        f"{line['best_step']:,} ({rate(line['best'])}); its policy learns at {line['lr_policy']:.3g} times the "
+        f"rate{share}"
     )
 
 

@@ -241,6 +241,8 @@ class Recipe(Strict):
         if self.routes == "task":
             return []
         starts = [cell for cell in maze.free_cells if maze.neighbours(cell)]
+        if not starts:
+            raise ToolkitError(f"recipe {self.name}: expected a maze with cells of floor side by side, to walk between")
         start = starts[rng.integers(len(starts))]
         distance = maze.distances_to(start)
         away = {cell: distance[cell] for cell in maze.free_cells if distance[cell] > 0}

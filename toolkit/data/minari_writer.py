@@ -73,10 +73,11 @@ def write_minari(
     """
     from minari.serialization import serialize_space
 
-    target = free_path(dataset_id, root, replace)
+    target = dataset_path(dataset_id, root)
     partial, old = (target.with_name(f".{target.name}.{state}") for state in ("partial", "old"))
-    for leftover in (partial, old):  # of a run that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
+    _restore(old, target)  # of a run that was killed here
+    free_path(dataset_id, root, replace)
+    shutil.rmtree(partial, ignore_errors=True)
     described = {
         "data_format": "hdf5",
         "jpeg_encoding": False,
@@ -91,11 +92,18 @@ def write_minari(
         if target.exists():
             target.rename(old)
         partial.rename(target)
+        sync(target.parent)
     finally:
+        _restore(old, target)
         shutil.rmtree(partial, ignore_errors=True)
-    sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _restore(old: Path, target: Path) -> None:
+    """Give a data set that was moved out of the way its name back, where no other has taken it."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, episodes: Iterable[RecordedEpisode], described: Json, metadata: Json) -> None:

@@ -38,7 +38,7 @@ FORMATS = {
 
 
 def export_run(run: Path, to: str, out: Path | None = None, seed: int = 0) -> Json:
-    """Write the policy at position `seed` of a run, a stage or a checkpoint, with a model card (README.md) beside it.
+    """Write the policy at position `seed` of a run, a stage or a checkpoint, with a model card (.md) beside it.
 
     `out` is a folder, by default `export/FORMAT` in the one given. The file is read again and has to act as the policy
     does on 1,000 observations, to 1e-5, before it gets its name. Raises ToolkitError where the agent cannot be written
@@ -66,7 +66,7 @@ def export_run(run: Path, to: str, out: Path | None = None, seed: int = 0) -> Js
         unfinished.unlink(missing_ok=True)
         if not any(folder.iterdir()):
             folder.rmdir()
-    card = folder / "README.md"
+    card = path.with_name(f"{form.file}.md")
     write_text(card, about)
     return {
         "file": str(path),

@@ -25,11 +25,14 @@ KEPT = "guard/"  # before the names of its tensors in a checkpoint
 
 
 class Guard:
-    """What one stage's guard remembers; `judge` is told of each evaluation."""
+    """What one stage's guard remembers; `judge` is told of each evaluation.
 
-    def __init__(self, rule: GuardRule, learner: Learner) -> None:
+    Where nothing of the recording is kept (`recorded` False) a roll-back asks for no share of it.
+    """
+
+    def __init__(self, rule: GuardRule, learner: Learner, recorded: bool = True) -> None:
         seeds = len(learner.seeds)
-        self.rule, self.learner = rule, learner
+        self.rule, self.learner, self.least = rule, learner, rule.offline if recorded else 0.0
         self.best, self.best_step = [-1.0] * seeds, [0] * seeds
         self.recent: list[list[float]] = [[] for _ in range(seeds)]  # since the seed's last roll-back
         self.lr, self.offline = [1.0] * seeds, [0.0] * seeds
@@ -79,12 +82,13 @@ class Guard:
             self.best[seed], self.best_step[seed] = success, step
         recent = self.recent[seed] = [*self.recent[seed], success][-self.rule.over :]
         low = self.best[seed] - self.rule.drop - 1e-9
-        return len(recent) == self.rule.over and float(np.mean(recent)) < low
+        rises = self.best_step[seed] == step  # the mean may still hold what was poor before
+        return not rises and len(recent) == self.rule.over and float(np.mean(recent)) < low
 
     def _gentler(self, seed: int, step: int) -> Json:
         success, self.recent[seed] = float(np.mean(self.recent[seed])), []
         self.lr[seed] *= self.rule.lr_policy
-        self.offline[seed] = self.rule.offline
+        self.offline[seed] = self.least
         return {
             "step": step,
             "seed": self.learner.seeds[seed],

@@ -54,7 +54,6 @@ def advise_on(
     card: TaskCard | None = None,
     online: bool = False,
     seconds: float | None = None,
-    format: str | None = None,
     achieved: str | None = None,
     called: str = "advised",
     task: str | None = None,
@@ -67,7 +66,7 @@ def advise_on(
     name; `say` hears what goes on.
     Raises ToolkitError where the recording has errors.
     """
-    imported = open_data(name, root, format, reading(card, achieved))
+    imported = open_data(name, root, options=reading(card, achieved))
     found = facts(imported, card)
     advice = advise(found, online)
     made = stages(found, advice, online)

@@ -27,10 +27,9 @@ from toolkit.pipeline.blocks import AnnealedMix, FixedMix, Mix, ProportionalMix
 from toolkit.pipeline.spec import OnlineStage, Seam
 from toolkit.stats import iqm
 from toolkit.strict_yaml import dotted
-from toolkit.types import Json, ToolkitError
+from toolkit.types import SWITCH_STEPS, Json, ToolkitError
 
 TEMPERATURE = "log_alpha"
-DIP_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip
 SPARSE = 2_000  # environment steps between two evaluations after those in which a dip would show
 TOLERANCE = 0.02  # so far below the success before the switch, or such a share of the return, counts as back
 
@@ -170,7 +169,7 @@ def switch_summary(rows: Iterable[Json]) -> Json:
     before, after = known[0][1], known[1:]
     tolerance = TOLERANCE if success else TOLERANCE * abs(before)
     lacking = [1.0 - value if success else max(0.0, before - value) for _, value in after]
-    early = [value for step, value in after if step <= DIP_STEPS]
+    early = [value for step, value in after if step <= SWITCH_STEPS]
     lowest = min(early, default=before)
     enough = before - tolerance - 1e-9
     # by order and not by step: what a guard rolled back is played again at the same one

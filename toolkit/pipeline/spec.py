@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from toolkit.agents import CONFIGS
+from toolkit.agents.configs.base import Hidden
 from toolkit.config import Discount, Seed, Strict
 from toolkit.pipeline.blocks import FixedMix, GuardRule, Mix, RelabelGoals
 
@@ -211,7 +212,7 @@ class PipelineSpec(Strict):
     """Name in the catalogue, or path, of the task card in `envs/`."""
     seeds: Annotated[tuple[Seed, ...], AfterValidator(_different)] = Field((0, 1, 2), min_length=1)
     """Seeds trained at once; results come with an interval over them."""
-    hidden: tuple[PositiveInt, ...] | None = None
+    hidden: Hidden | None = None
     """Widths of the hidden layers in every stage whose `config` says nothing else, so that networks fit each other at
     the seam; null leaves them to the algorithms."""
     fourier: tuple[PositiveFloat, ...] | None = None

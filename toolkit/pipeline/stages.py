@@ -110,7 +110,7 @@ def run_import(context: Context, name: str, stage: ImportStage) -> Json:
     context.console.stage_started(name, 1, "recordings")
     path = find_data(stage.source, DATA)
     options = reading(card, stage.achieved)
-    parts = [mujoco_log.replay(path, card)] if mujoco_log.is_log(path) else open_parts(path, options)
+    parts = [mujoco_log.replay(path, card, options)] if mujoco_log.is_log(path) else open_parts(path, options)
     sources = []
     for part in parts:
         if unfit := misfit(part.episodes, card):

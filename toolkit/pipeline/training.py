@@ -12,6 +12,7 @@ from toolkit.agents import Agent
 from toolkit.data.columns import columns
 from toolkit.data.replay import Replay
 from toolkit.data.rollout import RolloutBuffer
+from toolkit.data.window import Recording
 from toolkit.learner import Learner
 from toolkit.log import read_metrics
 from toolkit.on_policy import OnPolicyPlan, on_policy_loop
@@ -84,11 +85,12 @@ def run_online(context: Context, name: str, stage: OnlineStage, found: Found | N
     if earlier is not None:
         learner.state = carry(earlier.state, learner.state, stage.seam, agent.carries)
     practice = Practice(EnvPool(card, len(context.seeds) * stage.envs), material.normalizer, context.seeds)
-    guard = Guard(stage.guard, learner) if stage.guard else None
+    data = material.replay if stage.seam.data == "keep" else None
+    guard = Guard(stage.guard, learner, data is not None) if stage.guard else None
     if agent.cfg.on_policy:
         memory, loop = _on_policy(stage, card, learner, practice)
     else:
-        memory, loop = _off_policy(stage, card, learner, practice, material, guard)
+        memory, loop = _off_policy(stage, card, learner, practice, data, guard)
 
     def snapshot(_: int) -> Saved:
         return online_state(learner, practice, memory)
@@ -134,12 +136,11 @@ def _off_policy(
     card: TaskCard,
     learner: Learner,
     practice: Practice,
-    material: Material,
+    data: Recording | None,
     guard: Guard | None,
 ) -> tuple[Memory, Loop]:
     """A ring for each environment, and the loop that draws batches from it and from the recording."""
     ring = practice_ring(card, len(practice.seeds), stage.envs, stage.capacity)
-    data = material.replay if stage.seam.data == "keep" else None
     share = offline_share(stage.seam.mix, data.written() if data is not None else 0)
     plan = OnlinePlan(
         env_steps=stage.env_steps,

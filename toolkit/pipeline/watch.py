@@ -162,7 +162,7 @@ class Watch(Hooks):
             "eval/steps": result.steps.mean(1).tolist(),
             "eval/path_ratio": ratio,
         }
-        return values | {"mc_return": result.discounted.astype(np.float32).mean(1).tolist()}
+        return values | {"true_return": result.discounted.astype(np.float32).mean(1).tolist()}
 
     def _beliefs(self, learner: Learner, result: EvalResult) -> Values:
         """How far the policy is from the data's actions; what the critics say of both, and of the episodes played."""

@@ -14,20 +14,19 @@ from toolkit.log import series
 from toolkit.report.chart import COLOURS, RIGHT, TOP, WIDTH, Curve, Figure, curve_figure, ink
 from toolkit.report.run import Run, Score, Stage, real
 from toolkit.report.svg import Axis, tag, tick_label, value_axis
-from toolkit.types import Floats, Json
+from toolkit.types import SWITCH_STEPS, Floats, Json
 
 AXES = {"offline": "gradient steps", "online": "environment steps"}
 BELIEFS = {
     "q_data": "Q on data",
     "q_policy": "Q on policy",
     "q_start": "Q at the start",
-    "mc_return": "true return",  # from the start
+    "true_return": "true return",  # from the start
 }
 TO_DATA = {
     "offline_share": ("Recorded share", "Share of each batch that comes from the recording."),
     "action_distance": ("Distance to the data", "Between the policy's actions and those recorded in the same states."),
 }
-SWITCH_STEPS = 10_000  # environment steps after the switch that get a picture of their own
 ORACLE = 6  # its colour, and that of baselines
 SUCCESS = (-0.02, 1.04)  # of the axis: a line at 0 or 1 must not lie on the frame
 

@@ -29,13 +29,22 @@ def maze_figures(run: Run) -> list[Figure]:
         return []
     last = with_routes[-1]
     first = run.before if run.before in with_routes and run.before is not last else None
-    figures = [_pieces_figure(run, last.routes or {})]
+    figures = [_pieces_figure(_recording(run, last), last.routes or {})]
     figures += [_routes_figure(stage) for stage in (first, last) if stage]
     return [figure for figure in figures if figure]
 
 
-def _pieces_figure(run: Run, layout: Json) -> Figure | None:
-    found = next((stage.pieces for stage in run.stages if stage.pieces and stage.pieces.get("pieces")), None)
+def _recording(run: Run, stage: Stage) -> Json:
+    """Pieces of the recording that tells which cells are far for a stage: that of the first one it goes on from."""
+    stages = {stage.name: stage for stage in run.stages}
+    while (source := stage.start or ["", *stage.plan.get("of", ())][-1]) in stages:
+        stage = stages.pop(source)
+    recorded = {name: found.pieces for name, found in stages.items() if found.pieces and found.pieces.get("pieces")}
+    named = recorded.get(str(stage.plan.get("data")))
+    return named or next(iter(recorded.values()), None) or {}
+
+
+def _pieces_figure(found: Json, layout: Json) -> Figure | None:
     if not found:
         return None
     pieces = found["pieces"]

@@ -5,7 +5,7 @@ from toolkit.tasks.chunks import Chunks
 from toolkit.tasks.env import TaskEnv, make_env
 from toolkit.tasks.physics import Physics
 from toolkit.tasks.pool import EnvPool, episode_seed, step_seconds, try_out, unseen_env
-from toolkit.tasks.relabel import relabel
+from toolkit.tasks.relabel import goals_missing, relabel
 
 __all__ = [
     "Chunks",
@@ -17,6 +17,7 @@ __all__ = [
     "TaskCard",
     "TaskEnv",
     "episode_seed",
+    "goals_missing",
     "load_card",
     "make_env",
     "relabel",

@@ -20,6 +20,9 @@ from toolkit.tasks.physics import Physics
 from toolkit.tasks.registry import registry_spec
 from toolkit.types import BoolArray, Episodes, FloatArray, IntArray, Json, ToolkitError
 
+_CELLS = (1, 0, "r", "g", "c")
+"""What a map holds: wall, floor, and floor that gymnasium-robotics may begin or end an episode on."""
+
 
 class Goal(Strict):
     """Where the task ends: success is a distance to the goal of at most `radius`.
@@ -220,6 +223,9 @@ def _simulated(raw: Json) -> Iterator[Problem]:
     except ToolkitError as error:
         yield Problem(("env_id",), str(error))
         return
+    if card.in_maze and (faults := list(_map_faults(card.env_kwargs))):
+        yield from faults
+        return
     free = card.maze.free_cells if card.in_maze else []
     named: list[tuple[Keys, Cell]] = [] if card.goal.cell is None else [(("goal", "cell"), card.goal.cell)]
     if card.start.cells != "any":
@@ -229,3 +235,17 @@ def _simulated(raw: Json) -> Iterator[Problem]:
     for keys, cell in named:
         if cell not in free:
             yield Problem(keys, f"expected one of the free cells {[list(c) for c in free]}; got {list(cell)}")
+
+
+def _map_faults(arguments: Json) -> Iterator[Problem]:
+    """Whatever keeps a map of one's own from being a maze."""
+    rows, keys = arguments.get("maze_map", [[0]]), ("env_kwargs", "maze_map")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
+        yield Problem(keys, f"expected rows in a list, each a list of 1 (wall) and 0 (floor); got {rows!r:.80}")
+        return
+    for number, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            yield Problem((*keys, number), f"expected {len(rows[0])} cells, as the first row has; got {len(row)}")
+        for place, entry in enumerate(row):
+            if type(entry) not in (int, str) or entry not in _CELLS:
+                yield Problem((*keys, number, place), f"expected one of {list(_CELLS)}; got {entry!r:.80}")

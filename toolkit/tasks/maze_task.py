@@ -40,7 +40,7 @@ class MazeTask(ABC):
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
         self._card = card
         arguments = card.env_kwargs if render_mode is None else {**card.env_kwargs, "render_mode": render_mode}
-        made = make_library(card.env_id, **arguments)
+        made = make_library(card.env_id, arguments)
         self.env_spec = made.spec
         self._env: Any = made.unwrapped
         self._robot: Any = getattr(self._env, self.inner)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import gymnasium
-
 from toolkit.maze import Maze
-from toolkit.tasks.registry import registry_spec
+from toolkit.tasks.registry import make, registry_spec
 
 
 class Robot(NamedTuple):
@@ -67,7 +65,7 @@ def _ogbench_maze(env_id: str) -> Maze:
 
     The map stands nowhere but in an environment that has been made.
     """
-    made = make_library(env_id)
+    made = make_library(env_id, {})
     rows = made.unwrapped.maze_map[::-1].tolist()
     made.close()
     scale = ROBOTS[family(env_id)].cell
@@ -75,16 +73,15 @@ def _ogbench_maze(env_id: str) -> Maze:
     return Maze(rows, scale, (x, y))
 
 
-def make_library(env_id: str, **arguments: Any) -> Any:
-    """The library's environment. Raises ToolkitError for an unknown one.
+def make_library(env_id: str, arguments: Mapping[str, Any]) -> Any:
+    """The library's environment. Raises ToolkitError for an unknown one, or arguments that it does not take.
 
     Libraries write the maze's XML into the system's temporary folder: it stays for ever, and where its name is made
     from the clock two processes that start together meet. A folder of our own ends both.
     """
-    registry_spec(env_id)
     with _making, tempfile.TemporaryDirectory(prefix="maze-") as folder:
         usual, tempfile.tempdir = tempfile.tempdir, folder
         try:
-            return gymnasium.make(env_id, disable_env_checker=True, **arguments)
+            return make(env_id, arguments)
         finally:
             tempfile.tempdir = usual

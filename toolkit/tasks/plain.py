@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
@@ -12,7 +11,7 @@ from gymnasium.envs.mujoco.mujoco_env import MujocoEnv
 
 from toolkit.tasks.actions import Choices, Scaled
 from toolkit.tasks.card import TaskCard
-from toolkit.tasks.registry import registry_spec
+from toolkit.tasks.registry import make
 from toolkit.types import Observation, ToolkitError
 
 _GOALS = ("observation", "achieved_goal", "desired_goal")
@@ -36,17 +35,9 @@ class Plain:
     """
 
     def __init__(self, card: TaskCard, render_mode: str | None = None) -> None:
-        registry_spec(card.env_id)
         self._card, self.own = card, Own()
         arguments = card.env_kwargs if render_mode is None else {**card.env_kwargs, "render_mode": render_mode}
-        try:
-            # -1: the time limit is the card's
-            self._env: Any = gymnasium.make(card.env_id, -1, disable_env_checker=True, **arguments)
-        except Exception as error:  # of whatever kind, it is not this package's
-            raise ToolkitError(
-                f"task {card.name}: {card.env_id} cannot be made with {arguments or 'no arguments'}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        self._env: Any = make(card.env_id, arguments, limit=-1)  # the time limit is the card's
         card.physics.alter(getattr(self._env.unwrapped, "model", None), card.name)
         self.env_spec = self._env.spec
         self._tasks = _tasks(self._env.observation_space)

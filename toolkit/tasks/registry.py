@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -47,6 +49,20 @@ def registry_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             "recording can name it"
         )
     return spec
+
+
+def make(env_id: str, arguments: Mapping[str, Any], limit: int | None = None) -> Any:
+    """A registered environment, with a time limit of `limit` steps (its own with None, none with -1).
+
+    Raises ToolkitError for an unknown one, and for arguments that it does not take.
+    """
+    registry_spec(env_id)
+    try:
+        return gymnasium.make(env_id, limit, disable_env_checker=True, **arguments)
+    except Exception as error:  # of whatever kind, it is not this package's
+        raise ToolkitError(
+            f"{env_id} cannot be made with {dict(arguments) or 'no arguments'}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def source_of(env_id: str) -> Path | None:

@@ -10,6 +10,17 @@ from toolkit.tasks.card import TaskCard
 from toolkit.types import BoolArray, Episodes, ToolkitError
 
 
+def goals_missing(card: TaskCard, episodes: Episodes) -> str:
+    """What to say of data without the achieved goals that the task goes by; nothing where it has them."""
+    goal, width, own = card.goal_xy, episodes.achieved.shape[1], card.reward.rule == "env"
+    if (width or (own and not card.goal.observed)) and (goal is None or width == len(goal)):
+        return ""
+    return (
+        f"task {card.name}: expected data with achieved goals, got {width} numbers; a file holds an array of goals, or "
+        "FIRST:END (--achieved, in a pipeline achieved) says which numbers of an observation they are"
+    )
+
+
 def relabel(card: TaskCard, episodes: Episodes, whole: bool = False) -> Episodes:
     """The same motion as episodes of the card's task.
 
@@ -22,12 +33,8 @@ def relabel(card: TaskCard, episodes: Episodes, whole: bool = False) -> Episodes
     Raises ToolkitError where the data has no goal to go by.
     """
     goal, own = card.goal_xy, card.reward.rule == "env"
-    width = episodes.achieved.shape[1]
-    if (width == 0 and (card.goal.observed or not own)) or (goal is not None and width != len(goal)):
-        raise ToolkitError(
-            f"task {card.name}: expected data with achieved goals, got {width} numbers; a file holds an array of "
-            "goals, or FIRST:END (--achieved, in a pipeline achieved) says which numbers of an observation they are"
-        )
+    if missing := goals_missing(card, episodes):
+        raise ToolkitError(missing)
     if own:
         return episodes
     desired = episodes.desired if goal is None else np.broadcast_to(goal.astype(np.float32), episodes.achieved.shape)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from toolkit.agents.configs.base import AgentConfig, Polyak
+from toolkit.agents.configs.base import AgentConfig, Hidden, Members, Polyak
 
 Chunk = Annotated[
     PositiveInt, Field(description="Actions decided on at once and played in a row; rewards are added up over as many.")
@@ -26,7 +26,7 @@ class TD3Config(AgentConfig):
     """Bound of that noise."""
     explore_std: NonNegativeFloat = 0.1
     """Standard deviation of the noise on actions in the simulator."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Critics; the smallest counts in the target."""
     layer_norm: bool = False
     """LayerNorm in the critics."""
@@ -42,7 +42,7 @@ class TD3BCConfig(TD3Config):
 class ReBRACConfig(TD3Config):
     """Networks of the paper and its penalties for AntMaze, with rewards 100 times larger there; tune these first."""
 
-    hidden: tuple[PositiveInt, ...] = (256, 256, 256)
+    hidden: Hidden = (256, 256, 256)
     """Widths of the hidden layers of every network."""
     lr: PositiveFloat = 1e-3
     """Learning rate of every network."""
@@ -59,7 +59,7 @@ class SACConfig(AgentConfig):
 
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Critics."""
     subset: PositiveInt | None = None
     """Critics drawn anew for each target, of which the smallest counts; null takes all."""
@@ -94,7 +94,7 @@ class SACConfig(AgentConfig):
 class RLPDConfig(SACConfig):
     """Defaults of the paper; `entropy_backup` is false there where rewards are sparse."""
 
-    members: PositiveInt = 10
+    members: Members = 10
     """Critics."""
     subset: PositiveInt | None = 2
     """Critics drawn anew for each target, of which the smallest counts; null takes all."""
@@ -107,7 +107,7 @@ class RLPDConfig(SACConfig):
 class WSRLConfig(SACConfig):
     """Defaults of the paper; the offline agent's `members` and both kinds of LayerNorm must be the same."""
 
-    members: PositiveInt = 10
+    members: Members = 10
     """Critics."""
     subset: PositiveInt | None = 2
     """Critics drawn anew for each target, of which the smallest counts; null takes all."""
@@ -141,8 +141,8 @@ class CQLConfig(SACConfig):
 
 
 class CalQLConfig(CQLConfig):
-    """Defaults of the authors' code, except `hidden` (four layers for the critics there) and the Lagrange multiplier,
-    which is there where `gap` is set.
+    """Defaults of the authors' code, except `hidden` (four layers for the critics there), `temperature_lr` (1e-4 there)
+    and the Lagrange multiplier, which is there where `gap` is set.
     """
 
     max_backup: bool = True
@@ -156,7 +156,7 @@ class DiscreteCQLConfig(AgentConfig):
     """Weight of the conservative term."""
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
-    members: PositiveInt = 1
+    members: Members = 1
     """Critics; the smallest counts."""
     layer_norm: bool = False
     """LayerNorm in the critics."""
@@ -173,7 +173,7 @@ class FQLConfig(AgentConfig):
     """Euler steps from noise to an action."""
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Critics."""
     target_q: Literal["min", "mean"] = "mean"
     """What of the critics the target takes."""

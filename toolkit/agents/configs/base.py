@@ -6,6 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+# bounds far beyond use: a file of somebody else's cannot ask for all memory there is
+Hidden = Annotated[tuple[Annotated[PositiveInt, Field(le=8192)], ...], Field(max_length=32)]
+Members = Annotated[PositiveInt, Field(le=1000)]
 Polyak = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -18,7 +21,7 @@ class AgentConfig(BaseModel):
     on_policy: ClassVar[bool] = False
     """Whether it learns from what its present policy has just done, and from nothing else."""
 
-    hidden: tuple[PositiveInt, ...] = (256, 256)
+    hidden: Hidden = (256, 256)
     """Widths of the hidden layers of every network."""
     fourier: tuple[PositiveFloat, ...] = ()
     """Frequencies f of Fourier features (arXiv:2006.10739): in a maze every network sees, beside the observation,

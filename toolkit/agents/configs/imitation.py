@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from toolkit.agents.configs.base import AgentConfig, Polyak
+from toolkit.agents.configs.base import AgentConfig, Members, Polyak
 
 
 class BCConfig(AgentConfig):
@@ -41,7 +41,7 @@ class AWACConfig(AWRConfig):
     """Bound of an action's weight."""
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Critics; the smallest counts."""
     layer_norm: bool = False
     """LayerNorm in the critics."""
@@ -58,7 +58,7 @@ class IVLConfig(AWRConfig):
     """Bound of an action's weight."""
     polyak: Polyak = 0.005
     """Share of V mixed into its target at each update."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Networks for V."""
     layer_norm: bool = True
     """LayerNorm in V."""
@@ -73,7 +73,7 @@ class ExpectileConfig(AgentConfig):
     """Inverse temperature of the advantage; 0 imitates."""
     polyak: Polyak = 0.005
     """Share of the critics mixed into their target at each update."""
-    members: PositiveInt = 2
+    members: Members = 2
     """Critics; the smallest counts."""
     layer_norm: bool = False
     """LayerNorm in the critics and V."""

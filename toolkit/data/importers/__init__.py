@@ -28,6 +28,8 @@ _NOT_OGBENCH = {
     "next_obs",
 }
 
+_BOUNDED = {"minari", "sb3"}  # what holds the space that its actions are from
+
 FORMATS: dict[str, Callable[[Path, Options], Imported]] = {
     "minari": lambda path, options: import_minari(path),
     "d4rl": d4rl.read,
@@ -45,8 +47,12 @@ def read_data(path: Path, format: str | None = None, options: Options | None = N
         raise ToolkitError(f"--format: {one_of(FORMATS, format)}")
     if not path.exists():
         raise ToolkitError(f"{path}: expected a data set, found nothing; see `toolkit data list ROOT`")
-    options = options or Options()
-    found = FORMATS[format or detect(path)](path, options)
+    options, format = options or Options(), format or detect(path)
+    if options.said and format in _BOUNDED:
+        raise ToolkitError(f"{path}: --action-bounds: expected none, a recording of format {format} has its own")
+    if options.part is not None and format != "robomimic":
+        raise ToolkitError(f"{path}: --filter: expected a robomimic file, got one of format {format}")
+    found = FORMATS[format](path, options)
     if not len(found.episodes):
         lost = "; ".join(f"left out: {entry.number} {entry.what}, {entry.why}" for entry in found.source.dropped)
         raise ToolkitError(f"{path}: expected at least one episode with a transition, got none ({lost})")

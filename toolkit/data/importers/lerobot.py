@@ -11,6 +11,7 @@ marks where recordings end. A data set without `next.reward` has no rewards.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -36,11 +37,14 @@ def read(path: Path, options: Options) -> Imported:
     """The episodes of a LeRobot data set's folder. Raises ToolkitError."""
     reader = _Reader(path)
     seen = reader.observed
-    names = [*seen, "action", *(name for name in _OPTIONAL if name in reader.features)]
-    parts = [reader.read(file, ["episode_index", *names]) for file in reader.files()]
+    names = ["episode_index", *seen, "action", *(name for name in _OPTIONAL if name in reader.features)]
+    parts = [reader.read(file, names) for file in reader.files()]
     if not parts:
         raise ToolkitError(f"{path}: expected at least one file of frames, found none")
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in ("episode_index", *names)}
+    for part, name in itertools.product(parts, names):
+        if part[name].shape[1:] != parts[0][name].shape[1:]:
+            raise ToolkitError(f"{path}: {name}: expected rows of equally many numbers in every file")
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in names}
     episode = flat(arrays["episode_index"], "episode_index", path).astype(np.int64)
     last = np.append(episode[1:] != episode[:-1], True)
     notes = [f"observations are {', '.join(seen)}"]
@@ -116,7 +120,8 @@ class _Reader:
             places = set()
             for meta in metas:
                 found = self.read(self.inside(str(meta.relative_to(self._folder))), columns)
-                places |= set(zip(*(found[name].astype(np.int64).tolist() for name in columns), strict=True))
+                numbers = (flat(found[name], name, meta).astype(np.int64).tolist() for name in columns)
+                places |= set(zip(*numbers, strict=True))
             for chunk, file in sorted(places):
                 yield self.inside(filled(template, {"chunk_index": chunk, "file_index": file}))
             return
@@ -128,7 +133,10 @@ class _Reader:
 
     def inside(self, name: str) -> Path:
         """The file of that name, if it lies in the folder, links followed."""
-        path = (self._folder / name).resolve()
+        try:
+            path = (self._folder / name).resolve()
+        except ValueError as error:  # characters that no name of a file has
+            raise ToolkitError(f"{self._given}: {name!r}: expected the name of a file; {error}") from None
         if not path.is_relative_to(self._folder):
             raise ToolkitError(f"{self._given}: {name!r} leads out of the data set's folder; refused (copies are fine)")
         if not path.is_file():

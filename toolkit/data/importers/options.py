@@ -69,7 +69,8 @@ def actions(array: Array, path: Path | str, options: Options, arrays: Mapping[st
     if said := [name for name in BOUNDS if name in arrays]:
         if len(said) == 1:
             raise ToolkitError(f"{path}: expected {' and '.join(BOUNDS)}, or neither; found {said[0]} alone")
-        low, high = (arrays[name].reshape(-1) for name in BOUNDS)
+        if not options.said:
+            low, high = (arrays[name].reshape(-1) for name in BOUNDS)
     for bound in (low, high):
         if np.size(bound) not in (1, rows.shape[1]):
             raise ToolkitError(f"{path}: actions: expected {np.size(bound)} numbers, got {rows.shape[1]}")

@@ -31,7 +31,8 @@ def read(path: Path, options: Options) -> Imported:
     """The episodes in a buffer, the last of each environment cut where it was going on. Raises ToolkitError."""
     if not options.trust_pickle:
         raise ToolkitError(
-            f"{path}: a pickle runs code when it is opened; refused. If it is your own, --trust-pickle opens it"
+            f"{path}: a pickle runs code when it is opened; refused. If it is your own, `toolkit data convert {path} "
+            "mine/buffer-v0 --trust-pickle` makes a data set of it"
         )
     with tempfile.TemporaryDirectory(prefix="unpickled-") as folder:
         out = Path(folder) / "arrays.npz"
