@@ -20,7 +20,7 @@ from toolkit.data.minari import read_minari
 from toolkit.maze import Maze
 from toolkit.recorder import within_span
 from toolkit.stitching import coverage
-from toolkit.tasks import TaskCard, load_card, make_env, relabel
+from toolkit.tasks import Goal, TaskCard, load_card, make_env, relabel
 from toolkit.types import Failed, ToolkitError
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,16 @@ def test_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     assert [path.name for path in folders[1].parent.iterdir()] == ["umaze-mixture-v0"]
     other_seed = collect(recipe, card, tmp_path / "other", seed=6)
     assert contents(other_seed)["main_data.hdf5"] != first["main_data.hdf5"]
+
+
+def test_a_maze_without_ways_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    rows = [[1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1]]
+    changes = {"env_kwargs": {"maze_map": rows}, "goal": Goal(cell=(1, 1))}
+    card = load_card("pointmaze-umaze").model_copy(update=changes)
+    for name in ("stitch", "navigate"):
+        with pytest.raises(ToolkitError, match="expected a maze with cells of floor side by side"):
+            collect(small(name, 20), card, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_episode_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:

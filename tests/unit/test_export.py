@@ -138,6 +138,7 @@ def test_the_card_says_what_it_is(tmp_path: Path) -> None:
     run = save(tmp_path / "run", "iql", card, Spec(3, 1))
     found = export_run(run, "safetensors", seed=1)
     assert found["file"] == str(run / "export" / "safetensors" / "policy.safetensors")
+    assert found["card"] == found["file"] + ".md"
     text = Path(found["card"]).read_text()
     assert text.startswith("# iql on pendulum\n")
     assert "| success | 0.50 | 0.25 to 0.75 | 0.62 |" in text
