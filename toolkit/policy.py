@@ -113,11 +113,7 @@ class Policy:
             inputs = self.card.policy_input({key: np.asarray(value) for key, value in observation.items()})
         else:
             inputs = np.asarray(observation, np.float32)
-        if inputs.shape[-1:] != (self.agent.spec.obs_dim,):
-            raise ToolkitError(
-                f"observation of shape {inputs.shape}: expected {self.agent.spec.obs_dim} numbers in the last place, "
-                f"or a Dict observation of task {self.card.name}"
-            )
+        self._check(inputs)
         batch = inputs.reshape(1, -1, inputs.shape[-1])
         noise = None if deterministic else self._noise
         action, state = self._now(lambda: self._act(self._one, batch, noise)[0], state, episode_start, batch.shape[1])
@@ -157,16 +153,19 @@ class Policy:
 
     @torch.no_grad()
     def _act(self, state: Any, inputs: FloatArray, noise: torch.Generator | None) -> FloatArray:
-        if inputs.shape[-1] != self.agent.spec.obs_dim:
-            raise ToolkitError(
-                f"observation of {inputs.shape[-1]} numbers: expected {self.agent.spec.obs_dim}, as the simulator of "
-                f"task {self.card.name} gave while the policy was trained"
-            )
+        self._check(inputs)
         nn.set_matmul_dtype(torch.float32)
         shape = (*inputs.shape[:-1], self.agent.act_noise_dim)
         z = torch.zeros(shape) if noise is None else torch.randn(shape, generator=noise)
         action = self.agent.act(state, self._seen(inputs), z)
         return np.asarray(action.numpy(), np.float32)
+
+    def _check(self, inputs: FloatArray) -> None:
+        if inputs.shape[-1:] != (self.agent.spec.obs_dim,):
+            raise ToolkitError(
+                f"observation of shape {inputs.shape}: expected {self.agent.spec.obs_dim} numbers in the last place, "
+                f"as the simulator of task {self.card.name} gave in training, or a Dict observation of it"
+            )
 
     def _seen(self, inputs: FloatArray) -> torch.Tensor:
         return self.agent.features((torch.as_tensor(inputs) - self.mean) / self.std)

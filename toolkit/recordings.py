@@ -35,13 +35,10 @@ _counted: dict[str, tuple[int, int, int]] = {}  # what `_widths` knows, by the c
 def find_data(name: str, root: Path) -> Path:
     """The path of that name, or else the Minari data set of that id below `root`."""
     path = Path(name)
-    if path.exists():
-        return path
-    if path.suffix or path.is_absolute() or ".." in path.parts:
-        raise ToolkitError(f"{name}: expected a data set, found nothing")
-    path = dataset_path(name, root)
+    if not (path.exists() or path.suffix or path.is_absolute() or ".." in path.parts):
+        path = dataset_path(name, root)
     if not path.exists():
-        raise ToolkitError(f"{name}: expected a data set, found nothing at {path}; see `toolkit data list {root}`")
+        raise ToolkitError(f"{name}: expected a data set, found nothing; see `toolkit data list {root}`")
     return path
 
 

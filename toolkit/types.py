@@ -49,6 +49,7 @@ Json = dict[str, Any]
 Progress: TypeAlias = Callable[[int, int], None]  # hears how much is done, and of how much
 
 SWITCH_STEPS = 10_000  # environment steps after the switch in which a fall counts as its dip, and that are drawn apart
+
 # Stands for "return not known yet": below any value, so that a lower bound made of it does nothing.
 NO_RETURN = -1e6
 

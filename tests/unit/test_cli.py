@@ -70,7 +70,7 @@ def test_list_as_json(tmp_path: Path) -> None:
         (["advise", "nowhere", "--try", "soon"], "expected a time such as 90s"),
         (["advise", "nowhere", "--try", "1h", "--out", "advice"], "--out advice: expected a file, .yaml"),
         (["advise", "nowhere", "--out", "wrong.yaml"], "--out wrong.yaml: is there already"),
-        (["advise", "mine/none-v0"], "mine/none-v0: expected a data set, found nothing at "),
+        (["advise", "mine/none-v0"], "mine/none-v0: expected a data set, found nothing; see `toolkit data list"),
         (["compare", "nowhere"], "expected two or more run folders"),
         (["compare", "nowhere", "nobody"], "nowhere: expected a run folder"),
         (["pipeline", "smoke", "--out", "wrong.yaml/run"], "wrong.yaml/run: Not a directory"),

@@ -223,7 +223,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, run: Path) -> None:
         load_policy(run, seed=3)
     with pytest.raises(ToolkitError, match="expected 4 numbers"):
         Policy(tensors, meta).predict(np.zeros(5))
-    with pytest.raises(ToolkitError, match=r"of 5 numbers: expected 4, as the simulator of task .* gave"):
+    with pytest.raises(ToolkitError, match=r"\(3, 2, 5\): expected 4 numbers .* as the simulator of task .* gave"):
         Policy(tensors, meta).act(np.zeros((3, 2, 5), np.float32))
 
     def broken(**changes: Any) -> None:

@@ -82,8 +82,8 @@ class Guard:
             self.best[seed], self.best_step[seed] = success, step
         recent = self.recent[seed] = [*self.recent[seed], success][-self.rule.over :]
         low = self.best[seed] - self.rule.drop - 1e-9
-        rises = self.best_step[seed] == step  # the mean may still hold what was poor before
-        return not rises and len(recent) == self.rule.over and float(np.mean(recent)) < low
+        # at its best the mean may still hold what was poor before
+        return success < self.best[seed] and len(recent) == self.rule.over and float(np.mean(recent)) < low
 
     def _gentler(self, seed: int, step: int) -> Json:
         success, self.recent[seed] = float(np.mean(self.recent[seed])), []

@@ -66,9 +66,9 @@ def actions(array: Array, path: Path | str, options: Options, arrays: Mapping[st
             raise ToolkitError(f"{path}: actions: expected numbers of choices, 0 to {options.choices - 1}")
         return np.eye(options.choices, dtype=np.float32)[numbers.astype(np.int64)]
     rows, (low, high) = table(array, "actions", path), options.bounds
-    if said := [name for name in BOUNDS if name in arrays]:
-        if len(said) == 1:
-            raise ToolkitError(f"{path}: expected {' and '.join(BOUNDS)}, or neither; found {said[0]} alone")
+    if own := [name for name in BOUNDS if name in arrays]:
+        if len(own) == 1:
+            raise ToolkitError(f"{path}: expected {' and '.join(BOUNDS)}, or neither; found {own[0]} alone")
         if not options.said:
             low, high = (arrays[name].reshape(-1) for name in BOUNDS)
     for bound in (low, high):
